@@ -1,0 +1,114 @@
+"""Every setting, with its default and what it is for.
+
+A setting comes, strongest first, from a command-line flag, the environment (`WIRTHFORGE_PORT`; also the customary
+`DATABASE_URL` and `REDIS_URL`), `wirthforge.toml`, or the default below. docs/settings.md lists them all, and a test holds
+the two together. Lists are written with commas in the environment.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from server.errors import StartError
+
+ENVIRONMENT_PREFIX = "WIRTHFORGE_"
+CUSTOMARY_NAMES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
+LISTS = ("engines", "models")
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+def default_data_dir() -> Path:
+    """Where data lives unless told otherwise: /var/lib for root, else the XDG data folder."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/wirthforge")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "wirthforge"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an installation may choose."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    # What people type to reach the server, if a proxy stands before it (https://box.home.example).
+    public_url: str = ""
+    # Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed.
+    trusted_proxies: str = "127.0.0.1"
+    data_dir: Path = msgspec.field(default_factory=default_data_dir)
+
+    # Empty: the embedded part (`up`).
+    database_url: str = ""
+    redis_url: str = ""
+    database_connections_max: Positive = 10
+
+    # OpenAI-compatible base URLs; where there are some, no embedded model is started.
+    engines: tuple[str, ...] = ()
+    # Slots of an engine that does not say how many it has.
+    engine_slots: Positive = 16
+    # An engine that says nothing for so long has failed. A long prompt on a CPU takes minutes.
+    engine_silence_ms_max: Positive = 300_000
+
+    # Embedded models: GGUF paths or hf:owner/repo:file.
+    models: tuple[str, ...] = ()
+    model_slots: Positive = 4
+    model_context_tokens: Positive = 4096
+
+    queue_length_max: Positive = 1000
+    queue_wait_ms_max: Positive = 600_000
+    redis_grace_ms: Positive = 5_000
+    request_bytes_max: Positive = 32 * 1024 * 1024
+
+    login_days: Positive = 30
+    shutdown_grace_ms: Positive = 10_000
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Path | None = None) -> Settings:
+    """Merge the sources of settings.
+
+    Args:
+        flags: settings given on the command line; None and empty lists mean not given.
+        environment: usually `os.environ`.
+        config: a TOML file that must exist; without it `./wirthforge.toml` is read if it is there.
+
+    Raises:
+        StartError: a source is unreadable, names no setting, or holds a value that does not fit.
+    """
+    merged: dict[str, object] = {}
+    merged |= _from_file(config)
+    merged |= _from_environment(environment)
+    merged |= {name: value for name, value in flags.items() if value not in (None, (), [])}
+    try:
+        return msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise StartError(f"A setting is wrong: {error}. docs/settings.md lists them all.") from None
+
+
+def _from_file(config: Path | None) -> dict[str, object]:
+    path = config or Path("wirthforge.toml")
+    if config is None and not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartError(f"The settings file {path} cannot be read: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for variable, name in CUSTOMARY_NAMES.items():
+        if environment.get(variable):
+            found[name] = environment[variable]
+    for variable, value in environment.items():
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        # WIRTHFORGE_CONFIG is the command line's, and an empty variable means "not set".
+        if not variable.startswith(ENVIRONMENT_PREFIX) or name == "config" or not value:
+            continue
+        found[name] = [part.strip() for part in value.split(",") if part.strip()] if name in LISTS else value
+    return found

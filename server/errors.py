@@ -5,7 +5,6 @@ shape that their callers expect: OpenAI's error object on `/v1`, ours on `/api`,
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 
 class WirthforgeError(Exception):
@@ -18,7 +17,7 @@ class WirthforgeError(Exception):
         param: the field of the request that is wrong, where it is one.
     """
 
-    status: ClassVar[int] = 500
+    status: int = 500
     code: str = "internal_error"
 
     def __init__(

@@ -1,0 +1,39 @@
+"""Runs the migrations, online only, one migrator at a time.
+
+`server.db.migrate` passes a connection; the `alembic` command itself uses DATABASE_URL.
+"""
+
+import asyncio
+import os
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from server.db.models import Base
+from server.db.session import async_url
+
+# Any number; all migrators of this project agree on it.
+ADVISORY_LOCK = 7_010_010
+
+
+def migrate(connection: Connection) -> None:
+    """Apply migrations in one transaction: a failure leaves the database as it was. Replicas that start together take turns."""
+    context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+    with context.begin_transaction():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
+        context.run_migrations()
+
+
+async def connect_and_migrate() -> None:
+    """For the `alembic` command."""
+    engine = create_async_engine(async_url(os.environ["DATABASE_URL"]))
+    async with engine.begin() as connection:
+        await connection.run_sync(migrate)
+    await engine.dispose()
+
+
+if (given := context.config.attributes.get("connection")) is not None:
+    migrate(given)
+else:
+    asyncio.run(connect_and_migrate())

@@ -1,0 +1,132 @@
+"""Counts a stream while it passes, and passes it as it is.
+
+Theory of operation. An event stream is bytes; an event ends at an empty line; JSON holds no raw line break. So events can be
+cut and counted by searching for two characters, and one event is one token for every engine we know. JSON is parsed
+only for events that may matter to us, found by searching for their key: until the first token is seen (the opening event of a
+chat holds a role and no text), and wherever `usage`, `error` or `[DONE]` stand. A match inside somebody's text costs one parse
+and changes nothing, because the parsed event decides.
+
+Everything else is forwarded in the pieces the socket gave, cut at event borders: no object per token.
+"""
+
+from typing import Any, cast
+
+import msgspec
+
+from server.errors import EngineFailed
+
+EVENT_END = b"\n\n"
+DONE = b"data: [DONE]\n\n"
+# One event holds a few tokens; with logprobs and long ids some kilobytes.
+EVENT_BYTES_MAX = 4 * 1024 * 1024
+# An engine that claims more is not believed.
+TOKENS_MAX = 1 << 31
+
+
+class Meter:
+    """One stream.
+
+    Attributes:
+        output_tokens: counted so far; replaced by the engine's own count when it comes.
+        input_tokens: the engine's count, or None until it comes.
+        has_first_token: whether any text, thought or tool call has been seen.
+        is_complete: whether the stream ended as it should.
+    """
+
+    def __init__(self, *, shows_usage: bool) -> None:
+        self.output_tokens = 0
+        self.input_tokens: int | None = None
+        self.has_first_token = False
+        self.is_complete = False
+        self._shows_usage = shows_usage
+        self._is_finished = False
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take bytes as they come, and give those that may go on to the client: whole events only.
+
+        Raises:
+            EngineFailed: the engine reports an error, or sends no event within EVENT_BYTES_MAX.
+        """
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r", b"")
+        buffer = self._rest + chunk
+        end = buffer.rfind(EVENT_END) + len(EVENT_END)
+        if end < len(EVENT_END):
+            if len(buffer) > EVENT_BYTES_MAX:
+                raise EngineFailed("The engine's answer is no event stream.")
+            self._rest = buffer
+            return b""
+        events, self._rest = buffer[:end], buffer[end:]
+        if not self.has_first_token or b'"usage"' in events or b'"error"' in events or b"[DONE]" in events:
+            return b"".join(event for event in map(self._read, _split(events)) if event)
+        self.output_tokens += events.count(b"\n\ndata:") + events.startswith(b"data:")
+        return events
+
+    def end(self) -> bytes:
+        """The engine hung up; what is still owed to the client.
+
+        Raises:
+            EngineFailed: the stream is not complete.
+        """
+        rest = self.feed(EVENT_END) if self._rest.strip() else b""
+        if self.is_complete:
+            return rest
+        if not self._is_finished:
+            raise EngineFailed("The engine stopped in the middle of its answer.", code="engine_stopped")
+        self.is_complete = True
+        return rest + DONE
+
+    def _read(self, event: bytes) -> bytes | None:
+        """Look into one event; returns what of it the client gets."""
+        if not event.startswith(b"data:"):
+            return event
+        text = event[len(b"data:") :].strip()
+        if text == b"[DONE]":
+            self.is_complete = True
+            return event
+        try:
+            message = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise EngineFailed("The engine sent an event that is not JSON.") from error
+        if not isinstance(message, dict):
+            raise EngineFailed("The engine sent an event that is no object.")
+        if message.get("error"):
+            raise EngineFailed("The engine failed in the middle of its answer.")
+        choices = message.get("choices")
+        self._count(choices if isinstance(choices, list) else [])
+        usage = message.get("usage")
+        if isinstance(usage, dict):
+            self.see_usage(usage)
+            if not choices and not self._shows_usage:
+                return None
+        return event
+
+    def _count(self, choices: list[Any]) -> None:
+        """An event with text is a token."""
+        for choice in choices:
+            if not isinstance(choice, dict):
+                continue
+            self._is_finished |= bool(choice.get("finish_reason"))
+            delta = choice.get("delta")
+            parts = cast("dict[str, Any]", delta) if isinstance(delta, dict) else choice
+            if any(parts.get(name) for name in ("content", "reasoning_content", "reasoning", "tool_calls", "text")):
+                self.has_first_token = True
+                self.output_tokens += 1
+
+    def see_usage(self, usage: dict[str, Any]) -> None:
+        """Take over the engine's counts. Streams that report usage as they go carry it beside text: the last one counts."""
+        self.input_tokens = _tokens(usage, "prompt_tokens", self.input_tokens)
+        output_tokens = _tokens(usage, "completion_tokens", None)
+        if output_tokens is not None:
+            self.output_tokens = output_tokens
+
+
+def _tokens(usage: dict[str, Any], name: str, otherwise: int | None) -> int | None:
+    count = usage.get(name)
+    return count if isinstance(count, int) and 0 <= count <= TOKENS_MAX else otherwise
+
+
+def _split(events: bytes) -> list[bytes]:
+    """Whole events, each with its end."""
+    return [event + EVENT_END for event in events.split(EVENT_END) if event.strip()]

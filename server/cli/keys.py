@@ -1,0 +1,77 @@
+"""`wirthforge key …`"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from server.accounts.keys import ApiKeys
+from server.accounts.passwords import Passwords
+from server.accounts.users import Users
+from server.cli.options import open_database, run, settings_from, settings_options
+from server.clock import SystemClock
+from server.errors import NotFound
+
+
+@click.group()
+def key() -> None:
+    """API keys: create, list, revoke."""
+
+
+@key.command()
+@click.option("--user", "name", required=True, help="Whose key it is.")
+@click.option("--label", default="command line", show_default=True, help="What it is for.")
+@click.option("--days", type=int, help="How long it is good. Without: until revoked.")
+@settings_options
+def create(name: str, label: str, days: int | None, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """Make a key, and print it alone."""
+
+    async def work() -> str:
+        clock = SystemClock()
+        async with open_database(settings_from(config, **flags)) as database:
+            person = await Users(database, Passwords(), clock).named(name)
+            _, made = await ApiKeys(database, clock).create(person.id, label, days)
+            return made
+
+    click.echo(run(work()))
+
+
+@key.command("list")
+@click.option("--user", "name", required=True, help="Whose keys.")
+@settings_options
+def list_(name: str, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """List a person's keys."""
+
+    async def work() -> list[str]:
+        clock = SystemClock()
+        async with open_database(settings_from(config, **flags)) as database:
+            person = await Users(database, Passwords(), clock).named(name)
+            return [
+                f"{row.prefix}…  {row.label:<24} expires {row.expires_at:%Y-%m-%d}"
+                if row.expires_at
+                else f"{row.prefix}…  {row.label:<24} does not expire"
+                for row in await ApiKeys(database, clock).of(person.id)
+            ]
+
+    click.echo("\n".join(run(work())))
+
+
+@key.command()
+@click.argument("prefix")
+@click.option("--user", "name", required=True, help="Whose key.")
+@settings_options
+def revoke(prefix: str, name: str, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """End the key that begins with PREFIX (as `key list` shows it), at once."""
+
+    async def work() -> None:
+        clock = SystemClock()
+        async with open_database(settings_from(config, **flags)) as database:
+            person = await Users(database, Passwords(), clock).named(name)
+            keys = ApiKeys(database, clock)
+            found = [row for row in await keys.of(person.id) if row.prefix == prefix.rstrip("…")]
+            if len(found) != 1:
+                raise NotFound(f"{name} has {len(found)} keys that begin with {prefix!r}; `key list` shows them.")
+            await keys.revoke(found[0].id, person.id)
+
+    run(work())
+    click.echo("The key is revoked.")

@@ -1,0 +1,130 @@
+"""`wirthforge models …`, and which model files `up` serves."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from msgspec import Struct
+
+from server.app import engines_from
+from server.cli.options import run, settings_from, settings_options
+from server.embedded import tiny_model
+from server.errors import EngineFailed, StartError
+from server.settings import Settings
+
+HUB = "hf:"
+
+
+class ModelFile(Struct, frozen=True):
+    """A GGUF file to be served under a name."""
+
+    name: str
+    path: Path
+    is_demonstration: bool = False
+
+
+def models_dir(settings: Settings) -> Path:
+    """Where models lie that `up` serves without being told."""
+    return settings.data_dir / "models"
+
+
+def chosen_files(settings: Settings) -> list[ModelFile]:
+    """The models of `up`: those it was told, else those in the models folder, else the demonstration model.
+
+    Raises:
+        StartError: a file is not there, cannot be fetched, or two would have one name.
+    """
+    paths = [_resolve(settings, model) for model in settings.models]
+    if not paths and models_dir(settings).is_dir():
+        paths = sorted(models_dir(settings).glob("**/*.gguf"))
+    files = [ModelFile(path.stem, path) for path in paths] or [_demonstration(settings)]
+    names = [file.name for file in files]
+    for name in names:
+        if names.count(name) > 1:
+            raise StartError(f"Two models would be called {name}: rename one of the files.")
+    return files
+
+
+def _demonstration(settings: Settings) -> ModelFile:
+    folder = settings.data_dir / "demonstration"
+    path = folder / f"{tiny_model.NAME}.gguf"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        tiny_model.build(path)
+    return ModelFile(tiny_model.NAME, path, is_demonstration=True)
+
+
+def _resolve(settings: Settings, model: str) -> Path:
+    if model.startswith(HUB):
+        return _fetch(settings, model)
+    path = Path(model).expanduser()
+    if not path.is_file():
+        raise StartError(f"There is no model file {path}. Give the path of a GGUF file, or {HUB}owner/repo:file.gguf.")
+    return path
+
+
+def _fetch(settings: Settings, model: str) -> Path:
+    """Fetch a file of the Hugging Face hub, unless it is here already; the library shows its progress bar."""
+    repo, _, file = model.removeprefix(HUB).partition(":")
+    if repo.count("/") != 1 or not file.endswith(".gguf"):
+        raise StartError(f"{model!r} does not name a model: write {HUB}owner/repo:file.gguf.")
+    folder = models_dir(settings)
+    try:
+        return Path(hf_hub_download(repo, file, local_dir=folder))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        reason = f"the hub answers {status}" if status else "Hugging Face cannot be reached from here"
+        raise StartError(
+            f"{model} cannot be fetched: {reason}. Copy any GGUF file into {folder}, pass --model PATH, or use an "
+            "engine that runs already with --engine URL."
+        ) from None
+
+
+@click.group()
+def models() -> None:
+    """Models: list, pull."""
+
+
+@models.command()
+@click.argument("model")
+@settings_options
+def pull(model: str, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """Fetch MODEL (hf:owner/repo:file.gguf) into the models folder, where `up` finds it."""
+    settings = settings_from(config, **flags)
+    if not model.startswith(HUB):
+        raise StartError(f"{model!r} does not name a model of the hub: write {HUB}owner/repo:file.gguf.")
+    click.echo(_fetch(settings, model))
+
+
+@models.command("list")
+@settings_options
+def list_(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """What this box would serve: files in the models folder, and what configured engines list."""
+    settings = settings_from(config, **flags)
+    if settings.engines:
+        click.echo("\n".join(run(_of_engines(settings))))
+        return
+    files = sorted(models_dir(settings).glob("**/*.gguf"))
+    for path in files:
+        click.echo(f"{path.stem:<40} {path.stat().st_size / 2**20:8.0f} MiB  {path}")
+    if not files:
+        click.echo(f"No GGUF files in {models_dir(settings)}: `up` serves the demonstration model {tiny_model.NAME}.")
+
+
+async def _of_engines(settings: Settings) -> list[str]:
+    lines = []
+    engines = engines_from(settings)
+    for engine, listed in zip(
+        engines, await asyncio.gather(*(engine.probe() for engine in engines), return_exceptions=True), strict=True
+    ):
+        if isinstance(listed, EngineFailed):
+            lines.append(listed.message)
+        elif isinstance(listed, BaseException):
+            raise listed
+        else:
+            lines += [f"{model.id:<40} {engine.name}" for model in listed]
+        await engine.close()
+    return lines

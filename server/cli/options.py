@@ -1,0 +1,80 @@
+"""What several subcommands share: settings from flags, and reaching the database of a server that may be running."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import uvloop
+
+from server.accounts.passwords import Passwords
+from server.accounts.users import Users
+from server.clock import SystemClock
+from server.db.session import Database
+from server.embedded import lock
+from server.embedded.postgres import Postgres
+from server.errors import StartError
+from server.settings import Settings, load
+
+Result = TypeVar("Result")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def settings_options(command: Command) -> Command:
+    """The flags that every subcommand takes."""
+    config = click.option(
+        "--config", type=click.Path(path_type=Path), envvar="WIRTHFORGE_CONFIG", help="A settings file (TOML)."
+    )
+    data_dir = click.option("--data-dir", type=click.Path(path_type=Path), help="Where data lives.")
+    return config(data_dir(command))
+
+
+def settings_from(config: Path | None, **flags: object) -> Settings:
+    """Merge flags, environment and file."""
+    return load(flags, os.environ, config)
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine to its end."""
+    return uvloop.run(work)
+
+
+def database_url(settings: Settings) -> str:
+    """The configured Postgres, or that of the server which runs on the data folder.
+
+    Raises:
+        StartError: neither is there.
+    """
+    if settings.database_url:
+        return settings.database_url
+    if lock.holder(settings.data_dir) is None:
+        raise StartError(
+            f"No server is running on the data folder {settings.data_dir}. "
+            "Start it with `wirthforge up`, or set DATABASE_URL."
+        )
+    return Postgres(settings.data_dir, SystemClock()).url
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """A connection for one command."""
+    database = Database(database_url(settings), connections_max=1)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def open_users(settings: Settings) -> AsyncIterator[Users]:
+    """The people of the box, for one command."""
+    async with open_database(settings) as database:
+        yield Users(database, Passwords(), SystemClock())
+
+
+def address_of(settings: Settings) -> str:
+    """How the running server is reached; empty if nobody knows."""
+    running = lock.holder(settings.data_dir)
+    return settings.public_url.rstrip("/") or (running.address if running else "")

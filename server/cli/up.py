@@ -1,0 +1,168 @@
+"""`wirthforge up`: everything, on one machine, with one command."""
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+from msgspec.structs import replace
+
+from server import VERSION
+from server.accounts.passwords import Passwords
+from server.accounts.users import SETUP_HOURS, Users
+from server.app import create_app, engines_from
+from server.cli.models import ModelFile, chosen_files
+from server.cli.options import run, settings_from, settings_options
+from server.cli.serve import WebServer, address, listen, on_signals
+from server.clock import Clock, SystemClock
+from server.db.migrate import migrate
+from server.db.session import Database
+from server.embedded import lock
+from server.embedded.llama import Llama
+from server.embedded.postgres import Postgres
+from server.embedded.redis import Redis
+from server.embedded.supervisor import Part, PartChanged, Supervisor
+from server.engines.openai_compatible import OpenAICompatible
+from server.engines.protocol import Engine
+from server.settings import Settings
+from server.telemetry import configure_logging
+
+FIRST_ADMIN = "admin"
+
+
+def tell(text: str) -> None:
+    """Show progress. It goes to standard error: standard output is for results."""
+    click.echo(text, err=True)
+
+
+@click.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on.  [default: 8000]")
+@click.option("--model", "models", multiple=True, help="GGUF path or hf:owner/repo:file.gguf; may be repeated.")
+@click.option("--engine", "engines", multiple=True, help="OpenAI-compatible base URL, in place of embedded models.")
+@click.option("--database-url", help="Postgres, in place of the embedded one.")
+@click.option("--redis-url", help="Redis, in place of the embedded one.")
+@settings_options
+def up(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """Start everything: Postgres, Redis, models, and the server. Ctrl-C stops it all."""
+    settings = settings_from(config, **flags)
+    configure_logging(settings)
+    run(Up(settings).run())
+
+
+class Up:
+    """One run of the whole box."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock: Clock = SystemClock()
+        self._server: WebServer | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._is_stopping = False
+
+    async def run(self) -> None:
+        """Start the parts in order, serve until stopped, stop them in reverse."""
+        self._task = asyncio.current_task()
+        tell(f"WIRTHFORGE {VERSION}, data in {self._settings.data_dir}")
+        with on_signals(self._stop):
+            try:
+                await self._run()
+            except asyncio.CancelledError:
+                if not self._is_stopping:
+                    raise
+        tell("Stopped.")
+
+    def _stop(self) -> None:
+        """First signal: end in order. Second: do not wait for answers that are under way."""
+        if not self._is_stopping:
+            tell("Stopping …")
+        if self._server is not None:
+            self._server.stop()
+        elif not self._is_stopping and self._task is not None:
+            self._task.cancel()
+        self._is_stopping = True
+
+    async def _run(self) -> None:
+        async with AsyncExitStack() as stack:
+            listening = stack.enter_context(listen(self._settings))
+            where = address(self._settings, listening)
+            data = stack.enter_context(lock.hold(self._settings.data_dir))
+            parts, engines, settings = self._parts()
+            supervisor = Supervisor(parts, self._clock, on_change=_tell_change)
+            stack.push_async_callback(supervisor.stop)
+            await supervisor.start()
+            before, after = await migrate(settings.database_url)
+            if before != after:
+                tell(f"  schema     at revision {after}")
+            setup_link = await self._first_admin(settings, where)
+            data.tell(where)
+            self._server = WebServer(
+                create_app(settings, engines, self._clock), settings, on_started=lambda: _greet(where, setup_link)
+            )
+            await self._server.run_on(listening)
+
+    def _parts(self) -> tuple[list[Part], list[Engine], Settings]:
+        """What to start, the engines among it, and the settings with the addresses filled in."""
+        settings, parts = self._settings, list[Part]()
+        if not settings.database_url:
+            postgres = Postgres(settings.data_dir, self._clock)
+            settings = replace(settings, database_url=postgres.url)
+            parts.append(postgres)
+        if not settings.redis_url:
+            redis = Redis(settings.data_dir, self._clock)
+            settings = replace(settings, redis_url=redis.url)
+            parts.append(redis)
+        if settings.engines:
+            return parts, engines_from(settings), settings
+        llamas = [(file, self._llama(file)) for file in chosen_files(settings)]
+        engines: list[Engine] = [
+            OpenAICompatible(
+                llama.base_url,
+                name=file.name,
+                slots=settings.model_slots,
+                silence_ms_max=settings.engine_silence_ms_max,
+                api_key=llama.api_key,
+                is_demonstration=file.is_demonstration,
+            )
+            for file, llama in llamas
+        ]
+        return [*parts, *(llama for _, llama in llamas)], engines, settings
+
+    def _llama(self, file: ModelFile) -> Llama:
+        return Llama(
+            file.path,
+            name=file.name,
+            slots=self._settings.model_slots,
+            context_tokens=self._settings.model_context_tokens,
+            data_dir=self._settings.data_dir,
+            clock=self._clock,
+        )
+
+    async def _first_admin(self, settings: Settings, where: str) -> str | None:
+        """Create the first admin on an empty box; returns their set-up link until they have used one."""
+        database = Database(settings.database_url, connections_max=1)
+        try:
+            users = Users(database, Passwords(), self._clock)
+            if not await users.has_any():
+                await users.add(FIRST_ADMIN, "admin")
+            admin = await users.awaits_first_admin()
+            return None if admin is None else f"{where}/setup#{await users.invite(admin.id)}"
+        finally:
+            await database.close()
+
+
+def _tell_change(change: PartChanged) -> None:
+    tell(f"  {change.name:<10} {'ready' if change.up else f'away: {change.reason}'}")
+
+
+def _greet(where: str, setup_link: str | None) -> None:
+    tell("")
+    if setup_link is not None:
+        tell(f"  Set up  {setup_link}")
+        tell(f"          (works once, for {SETUP_HOURS} hours; a new start prints a new one)")
+    tell(f"  Open    {where}")
+    tell("  Stop    Ctrl-C")
+    tell("")
+    sys.stderr.flush()

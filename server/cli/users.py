@@ -1,0 +1,106 @@
+"""`wirthforge user …`"""
+
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from server.cli.options import address_of, open_users, run, settings_from, settings_options
+from server.messages import Role
+from server.settings import Settings
+
+
+@click.group()
+def user() -> None:
+    """People: add, list, disable, enable, reset-password."""
+
+
+def _read_password(from_stdin: bool) -> str | None:  # noqa: FBT001 (a flag of the command line)
+    return sys.stdin.readline().rstrip("\r\n") if from_stdin else None
+
+
+def _setup_link(settings: Settings, token: str) -> str:
+    return f"{address_of(settings)}/setup#{token}"
+
+
+@user.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(["admin", "member"]), default="member", show_default=True)
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@settings_options
+def add(name: str, role: str, password_stdin: bool, config: Path | None, **flags: Any) -> None:  # noqa: FBT001, ANN401
+    """Add a person. Without a password, print a set-up link for them."""
+    settings = settings_from(config, **flags)
+    password = _read_password(password_stdin)
+
+    async def work() -> str:
+        async with open_users(settings) as users:
+            added = await users.add(name, cast("Role", role), password)
+            return "" if password is not None else await users.invite(added.id)
+
+    token = run(work())
+    click.echo(f"{name} was added." if not token else _setup_link(settings, token))
+
+
+@user.command("list")
+@settings_options
+def list_(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """List everybody."""
+
+    async def work() -> list[str]:
+        async with open_users(settings_from(config, **flags)) as users:
+            return [
+                f"{person.name:<24} {person.role:<7} "
+                f"{'disabled' if person.disabled_at else 'active' if person.password_hash else 'invited':<9} "
+                f"{person.created_at:%Y-%m-%d}"
+                for person in await users.all()
+            ]
+
+    click.echo("\n".join(run(work())))
+
+
+def _switch(name: str, *, is_disabled: bool, config: Path | None, flags: dict[str, Any]) -> None:
+    async def work() -> None:
+        async with open_users(settings_from(config, **flags)) as users:
+            await users.change((await users.named(name)).id, is_disabled=is_disabled)
+
+    run(work())
+    click.echo(f"{name} is {'disabled' if is_disabled else 'enabled'}.")
+
+
+@user.command()
+@click.argument("name")
+@settings_options
+def disable(name: str, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """Lock a person out, and their keys with them. Usage and keys stay."""
+    _switch(name, is_disabled=True, config=config, flags=flags)
+
+
+@user.command()
+@click.argument("name")
+@settings_options
+def enable(name: str, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """Let a disabled person in again."""
+    _switch(name, is_disabled=False, config=config, flags=flags)
+
+
+@user.command("reset-password")
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, help="Read the new password from standard input.")
+@settings_options
+def reset_password(name: str, password_stdin: bool, config: Path | None, **flags: Any) -> None:  # noqa: FBT001, ANN401
+    """Set a new password, or print a set-up link for choosing one."""
+    settings = settings_from(config, **flags)
+    password = _read_password(password_stdin)
+
+    async def work() -> str:
+        async with open_users(settings) as users:
+            person = await users.named(name)
+            if password is None:
+                return await users.invite(person.id)
+            await users.set_password(person.id, password)
+            return ""
+
+    token = run(work())
+    click.echo(f"{name} has a new password." if not token else _setup_link(settings, token))

@@ -1,0 +1,10 @@
+"""The tables. Importing this package registers all of them with `Base.metadata`."""
+
+from server.db.models.api_key import ApiKey
+from server.db.models.base import Base
+from server.db.models.login_session import LoginSession
+from server.db.models.setup_token import SetupToken
+from server.db.models.usage import Usage
+from server.db.models.user import User
+
+__all__ = ["ApiKey", "Base", "LoginSession", "SetupToken", "Usage", "User"]

@@ -1,0 +1,36 @@
+"""What was used."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from server.db.models.base import Base
+
+
+class Usage(Base):
+    """One row for every request that held a lease, whatever ended it.
+
+    No foreign keys: the row outlives the person and the key. Durations count from the request's arrival at the gate;
+    `first_token_ms` is NULL where no first token was seen (not streamed, or ended before).
+    Outcomes: completed, cancelled (the client left), failed (the engine), abandoned (the server died).
+    """
+
+    __tablename__ = "usage"
+
+    request_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID]
+    key_id: Mapped[UUID | None]
+    surface: Mapped[str]
+    model: Mapped[str]
+    engine: Mapped[str]
+    input_tokens: Mapped[int]
+    output_tokens: Mapped[int]
+    queue_ms: Mapped[int]
+    first_token_ms: Mapped[int | None]
+    total_ms: Mapped[int]
+    outcome: Mapped[str]
+    started_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_usage_user_id_started_at", "user_id", "started_at"),)

@@ -1,0 +1,79 @@
+"""Connections to Postgres, and the one way to use them: a short transaction.
+
+No transaction spans a wait for somebody else (an engine, a client, a password hash), so a handful of connections is enough for
+a thousand streams.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from server.errors import Unavailable
+
+CONNECT_S_MAX = 5
+COMMAND_S_MAX = 15
+
+
+class Database:
+    """A pool of connections.
+
+    Args:
+        url: `postgresql://…`; the driver is added.
+        connections_max: how many this replica opens at the most.
+    """
+
+    def __init__(self, url: str, *, connections_max: int = 10) -> None:
+        self._engine = create_async_engine(
+            async_url(url),
+            pool_size=connections_max,
+            max_overflow=0,
+            pool_timeout=CONNECT_S_MAX,
+            connect_args={"timeout": CONNECT_S_MAX, "command_timeout": COMMAND_S_MAX},
+        )
+        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A session that commits at the end and rolls back on any error.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        try:
+            async with self._sessions.begin() as session:
+                yield session
+        except (OSError, PoolTimeoutError, InterfaceError) as error:
+            raise _away() from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise _away() from error
+            raise
+
+    async def ping(self) -> None:
+        """Raise Unavailable when Postgres is away."""
+        async with self.transaction() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+
+def async_url(url: str) -> str:
+    """The URL with our driver, whatever scheme the administrator wrote."""
+    for scheme in ("postgresql://", "postgres://"):
+        if url.startswith(scheme):
+            return "postgresql+asyncpg://" + url.removeprefix(scheme)
+    return url
+
+
+def _away() -> Unavailable:
+    return Unavailable(
+        "The server cannot reach its database (Postgres). Try again in a few seconds.",
+        code="database_unavailable",
+        retry_after_s=5,
+    )

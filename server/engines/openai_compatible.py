@@ -1,0 +1,228 @@
+"""Any engine with an OpenAI-compatible surface: llama-server, vLLM, SGLang, LM Studio, and the embedded llama.cpp."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+import structlog
+
+from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound, Unavailable, WirthforgeError
+from server.messages import ServedModel, Surface
+
+ROUTES: dict[Surface, str] = {
+    "chat.completions": "/chat/completions",
+    "completions": "/completions",
+    "embeddings": "/embeddings",
+}
+PROBE_MS_MAX = 5_000
+CONNECT_MS_MAX = 5_000
+ANSWER_BYTES_MAX = 64 * 1024 * 1024
+ERROR_BYTES_MAX = 64 * 1024
+ERROR_CHARACTERS_MAX = 500
+
+log = structlog.get_logger(__name__)
+
+
+class _Model(msgspec.Struct):
+    id: str
+    # llama-server tells the context of a slot here, vLLM beside it.
+    meta: dict[str, Any] | None = None
+    max_model_len: int | None = None
+
+    @property
+    def context_tokens(self) -> int | None:
+        context = (self.meta or {}).get("n_ctx") or self.max_model_len
+        return context if isinstance(context, int) else None
+
+
+class _ModelList(msgspec.Struct):
+    data: list[_Model]
+
+
+class OpenAICompatible:
+    """An adapter for one base URL.
+
+    Args:
+        base_url: up to and with `/v1`.
+        slots: how many requests it takes at a time, unless it says so itself (llama-server's `/props`).
+        silence_ms_max: how long it may say nothing.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        slots: int,
+        silence_ms_max: int,
+        name: str = "",
+        api_key: str = "",
+        is_demonstration: bool = False,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.name = name or urlsplit(base_url).netloc
+        self.slots = slots
+        self._is_demonstration = is_demonstration
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._silence_s = silence_ms_max / 1000
+        self._session: aiohttp.ClientSession | None = None
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers=self._headers,
+                # The gate bounds how many requests run; the pool must not add a queue of its own.
+                # llama-server closes idle connections after 5 s: let go of them first.
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=CONNECT_MS_MAX / 1000, sock_read=self._silence_s
+                ),
+                read_bufsize=256 * 1024,
+                auto_decompress=False,
+            )
+        return self._session
+
+    async def probe(self) -> tuple[ServedModel, ...]:
+        """List the models, and take over the number of slots if the engine tells it."""
+        body = await self._get(f"{self.base_url}/models")
+        try:
+            models = msgspec.json.decode(body, type=_ModelList).data
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EngineFailed(f"Engine {self.name} lists its models in a form that is not OpenAI's.") from error
+        await self._learn_slots()
+        return tuple(
+            ServedModel(
+                id=model.id, context_tokens=model.context_tokens, is_demonstration=self._is_demonstration
+            )
+            for model in models
+        )
+
+    async def _learn_slots(self) -> None:
+        """llama-server tells its slots outside of /v1; other engines do not have the page."""
+        try:
+            properties = msgspec.json.decode(await self._get(f"{self.base_url.removesuffix('/v1')}/props"))
+        except (EngineFailed, msgspec.DecodeError):
+            return
+        slots = properties.get("total_slots") if isinstance(properties, dict) else None
+        if isinstance(slots, int) and slots > 0:
+            self.slots = slots
+
+    async def _get(self, url: str) -> bytes:
+        try:
+            async with self._http().get(url, timeout=aiohttp.ClientTimeout(total=PROBE_MS_MAX / 1000)) as response:
+                if response.status != 200:  # noqa: PLR2004
+                    raise EngineFailed(f"Engine {self.name} answers {response.status} at {urlsplit(url).path}.")
+                return await response.content.read(ANSWER_BYTES_MAX)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise EngineFailed(f"Engine {self.name} cannot be reached.", code="engine_unreachable") from error
+
+    async def open(self, surface: Surface, body: dict[str, Any], request_id: str) -> "OpenAIReply":
+        """POST the request; see `Engine.open`."""
+        try:
+            encoded = msgspec.json.encode(body)
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise InvalidRequest("The request holds a number or text that JSON cannot carry.") from error
+        try:
+            response = await self._http().post(
+                self.base_url + ROUTES[surface],
+                data=encoded,
+                headers={"Content-Type": "application/json", "X-Request-Id": request_id},
+            )
+        except aiohttp.ServerTimeoutError as error:
+            raise self._silent() from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineFailed(
+                f"Engine {self.name} cannot be reached. Try again later.", code="engine_unreachable"
+            ) from error
+        reply = OpenAIReply(self, response)
+        if response.status == 200 and body.get("stream") and response.content_type != "text/event-stream":  # noqa: PLR2004
+            reply.close()
+            raise EngineFailed(f"Engine {self.name} answered with something that is no event stream.")
+        if response.status != 200:  # noqa: PLR2004
+            try:
+                raise await self._fault(response)
+            finally:
+                reply.close()
+        return reply
+
+    async def _fault(self, response: aiohttp.ClientResponse) -> WirthforgeError:
+        """Translate a refusal. The engine's own sentence is passed on only where it blames the request."""
+        try:
+            body = await response.content.read(ERROR_BYTES_MAX)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            body = b""
+        sentence = error_sentence(body)
+        log.warning("engine refused", engine=self.name, status=response.status)
+        match response.status:
+            case 400 | 413 | 422:
+                code = "context_length_exceeded" if "context" in sentence.lower() else "invalid_request"
+                return InvalidRequest(sentence or f"Engine {self.name} refuses the request.", code=code)
+            case 404 | 405 | 501:
+                return NotFound(sentence or f"Engine {self.name} cannot do this.", code="not_supported")
+            case 429 | 503:
+                return Unavailable(f"Engine {self.name} is busy. Try again later.", code="engine_busy", retry_after_s=2)
+            case status:
+                return EngineFailed(f"Engine {self.name} failed with status {status}.")
+
+    def _silent(self) -> EngineTimeout:
+        return EngineTimeout(f"Engine {self.name} said nothing for {self._silence_s:.0f} s.")
+
+    async def close(self) -> None:
+        """Close idle connections and break busy ones."""
+        if self._session is not None:
+            await self._session.close()
+
+
+def error_sentence(body: bytes) -> str:
+    """The message of an error body: OpenAI's object, text-generation-inference's string, FastAPI's detail, or nothing."""
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    match answer:
+        case (
+            {"error": {"message": str(message)}}
+            | {"error": str(message)}
+            | {"message": str(message)}
+            | {"detail": str(message)}
+        ):
+            return message[:ERROR_CHARACTERS_MAX]
+        case _:
+            return ""
+
+
+class OpenAIReply:
+    """An answer under way."""
+
+    def __init__(self, engine: OpenAICompatible, response: aiohttp.ClientResponse) -> None:
+        self._engine = engine
+        self._response = response
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Bytes as the socket gives them."""
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except aiohttp.ServerTimeoutError as error:
+            raise self._engine._silent() from error  # noqa: SLF001 (one adapter in two classes)
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineFailed(f"Engine {self._engine.name} stopped in the middle of its answer.") from error
+
+    async def read(self) -> bytes:
+        """The whole body, at most ANSWER_BYTES_MAX."""
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            size += len(chunk)
+            if size > ANSWER_BYTES_MAX:
+                raise EngineFailed(f"Engine {self._engine.name} answered with more than {ANSWER_BYTES_MAX} bytes.")
+            parts.append(chunk)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Hang up. After a complete answer this returns the connection to the pool instead."""
+        if self._response.content.is_eof():
+            self._response.release()
+        else:
+            self._response.close()

@@ -1,0 +1,70 @@
+"""What an adapter must do: list an engine's models, and open one request on it.
+
+Whatever the engine speaks, an adapter takes OpenAI's wire format and gives it back: a JSON object, or server-sent events
+whose last is `[DONE]`. Faults are raised as the errors named here, with the engine's name and no text of the prompt.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from server.messages import ServedModel, Surface
+
+
+class Reply(Protocol):
+    """An answer of an engine, under way."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes of an event stream as they come.
+
+        Raises:
+            EngineFailed: the connection broke.
+            EngineTimeout: the engine fell silent.
+        """
+        ...
+
+    async def read(self) -> bytes:
+        """The whole answer, if it is no stream. Raises like `chunks`."""
+        ...
+
+    def close(self) -> None:
+        """Hang up, which makes the engine stop. Does not wait; may be called twice."""
+        ...
+
+
+class Engine(Protocol):
+    """A running inference server.
+
+    Attributes:
+        name: unique on this box, shown to users and in usage.
+        slots: how many requests it takes at a time.
+    """
+
+    name: str
+    slots: int
+
+    async def probe(self) -> tuple[ServedModel, ...]:
+        """List the models, and learn what else the engine tells about itself (`slots`).
+
+        Raises:
+            EngineFailed: it cannot be reached or answers rubbish.
+        """
+        ...
+
+    async def open(self, surface: Surface, body: dict[str, Any], request_id: str) -> Reply:
+        """Send a request; returns once the engine has begun to answer with success.
+
+        Args:
+            body: OpenAI's request object.
+            request_id: goes along, so that the engine's log and ours can be read together.
+
+        Raises:
+            InvalidRequest: the engine refuses the request itself.
+            NotFound: the engine does not have the surface or the model.
+            Unavailable: the engine is full or loading.
+            EngineFailed, EngineTimeout: anything else.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...

@@ -1,0 +1,48 @@
+"""What rooms hand to each other: small frozen structs without behaviour of their own."""
+
+from typing import Any, Literal
+from uuid import UUID
+
+from msgspec import Struct
+
+Role = Literal["admin", "member"]
+Surface = Literal["chat.completions", "completions", "embeddings"]
+
+
+class Principal(Struct, frozen=True, kw_only=True):
+    """The authenticated caller.
+
+    Attributes:
+        key_id: the API key that was shown, or None for a login session.
+    """
+
+    id: UUID
+    name: str
+    role: Role
+    key_id: UUID | None = None
+
+
+class ModelRequest(Struct, frozen=True, kw_only=True):
+    """One request to one model, in OpenAI's wire format, checked as far as the server needs it.
+
+    Attributes:
+        body: what the engine gets, but for what adapters must add.
+        wants_usage: whether the client asked for the usage chunk of a stream.
+        input_tokens: an estimate; the engine's count replaces it.
+    """
+
+    id: UUID
+    surface: Surface
+    model: str
+    body: dict[str, Any]
+    is_stream: bool
+    wants_usage: bool
+    input_tokens: int
+
+
+class ServedModel(Struct, frozen=True, kw_only=True):
+    """A model as its engine lists it; `context_tokens` is None where the engine does not say."""
+
+    id: str
+    context_tokens: int | None = None
+    is_demonstration: bool = False

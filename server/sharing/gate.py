@@ -1,0 +1,228 @@
+"""The gate: the only caller of the ledger's admission. A request waits here until its engine has a free slot.
+
+Four loops serve all requests of this replica:
+
+    listen   takes the news that a queued request may run
+    report   every REPORT_MS charges all streams at once, which renews their leases, and learns what went wrong
+    tend     takes back the leases of dead replicas, and tells Redis the windows again, should it have lost them
+    settle   carries ends and cancellations to Redis, in order, and again after Redis was away
+
+Ends go through a queue in memory, so that ending a request never waits and never fails: it happens in the middle of
+cancellations, where an `await` might not be reached.
+
+Redis away: whoever wants in waits for `redis_grace_ms`, then gets a 503. Running streams go on. When Redis is back their
+leases are renewed (reap.lua gives every lease one more life after a pause), or entered again if Redis lost its state.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+from redis.exceptions import RedisError
+
+from quotas.ledger import Admission, Entry, Ledger, Progress
+from server.clock import Clock
+from server.errors import Unavailable
+from server.settings import Settings
+from server.sharing.lease import Lease, Outcome
+from server.telemetry import (
+    FIRST_TOKEN_SECONDS,
+    GATE_QUEUE_SECONDS,
+    LEASES_REAPED,
+    MODEL_REQUESTS,
+    TOKENS,
+)
+
+REPORT_MS = 250
+IDLE_REPORT_MS = 1_000
+TEND_MS = 1_000
+LISTEN_MS = 2_000
+RETRY_MS = 250
+
+log = structlog.get_logger(__name__)
+
+
+class _Waiting:
+    """A request in the queue; `turn` is set when it may run."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(self) -> None:
+        if not self.turn.done():
+            self.turn.set_result(None)
+
+
+class Gate:
+    """Admission for one replica.
+
+    Args:
+        ledger: the shared record.
+        replica: a name that no other replica has, and that is new at every start.
+    """
+
+    def __init__(self, ledger: Ledger, *, replica: str, clock: Clock, settings: Settings) -> None:
+        self._ledger = ledger
+        self._replica = replica
+        self._clock = clock
+        self._settings = settings
+        self._waiting: dict[str, _Waiting] = {}
+        self._leases: dict[str, Lease] = {}
+        self._windows: dict[str, int] = {}
+        # Bounded by the requests of this replica: each puts in one end, and nobody is admitted while Redis is away.
+        self._ends: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+
+    def set_window(self, engine: str, slots: int) -> None:
+        """Let `engine` run `slots` requests at a time, from the next round on."""
+        self._windows[engine] = slots
+
+    async def admit(self, entry: Entry) -> Lease:
+        """Wait for a slot.
+
+        Cancel the call to leave the queue.
+
+        Raises:
+            Unavailable: the queue is full, the wait was too long, or Redis is away.
+        """
+        entered_ms = self._clock.monotonic_ms()
+        waiting = self._waiting[entry.id] = _Waiting(entry)
+        try:
+            admission = await self._enter(entry)
+            if admission.state == "full":
+                raise Unavailable(
+                    f"The box is full: {admission.ahead} requests wait for this model already. Try again later.",
+                    code="queue_full",
+                    retry_after_s=10,
+                )
+            if admission.state == "queued":
+                async with asyncio.timeout(self._settings.queue_wait_ms_max / 1000):
+                    await waiting.turn
+        except TimeoutError:
+            self._leave(entry)
+            raise Unavailable(
+                "No slot became free in time. Try again later.", code="queue_timeout", retry_after_s=30
+            ) from None
+        except asyncio.CancelledError:
+            self._leave(entry)
+            raise
+        finally:
+            del self._waiting[entry.id]
+        lease = Lease(entry, clock=self._clock, entered_ms=entered_ms, settle=self._settle)
+        self._leases[entry.id] = lease
+        GATE_QUEUE_SECONDS.labels(entry.engine).observe(lease.queue_ms / 1000)
+        return lease
+
+    async def _enter(self, entry: Entry) -> Admission:
+        deadline_ms = self._clock.monotonic_ms() + self._settings.redis_grace_ms
+        while True:
+            try:
+                return await self._ledger.enqueue(
+                    entry, replica=self._replica, queue_length_max=self._settings.queue_length_max
+                )
+            except (RedisError, OSError) as error:
+                if self._clock.monotonic_ms() >= deadline_ms:
+                    # The script may have run although its reply was lost.
+                    self._leave(entry)
+                    raise Unavailable(
+                        "The server cannot reach its queue (Redis). Try again in a few seconds.",
+                        code="queue_unavailable",
+                        retry_after_s=5,
+                    ) from error
+                await self._clock.sleep_ms(RETRY_MS)
+
+    def _leave(self, entry: Entry) -> None:
+        self._ends.put_nowait(lambda: self._ledger.cancel(entry.id, entry.engine))
+
+    def _settle(self, lease: Lease, outcome: Outcome) -> None:
+        event = lease.event(outcome)
+        self._leases.pop(lease.entry.id, None)
+        MODEL_REQUESTS.labels(lease.entry.engine, outcome).inc()
+        TOKENS.labels(lease.entry.engine, "input").inc(lease.input_tokens)
+        TOKENS.labels(lease.entry.engine, "output").inc(lease.output_tokens)
+        if lease.first_token_ms >= 0:
+            FIRST_TOKEN_SECONDS.labels(lease.entry.engine).observe(lease.first_token_ms / 1000)
+        self._ends.put_nowait(lambda: self._ledger.finish(lease.entry.id, lease.entry.engine, event))
+
+    async def run(self) -> None:
+        """Serve until cancelled; then carry the last ends to Redis, within `shutdown_grace_ms`."""
+        try:
+            async with asyncio.TaskGroup() as loops:
+                for loop in (self._listen, self._report, self._tend, self._carry_end):
+                    loops.create_task(self._forever(loop), name=f"gate{loop.__name__}")
+        finally:
+            await self._carry_last_ends()
+
+    async def _carry_last_ends(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.shutdown_grace_ms / 1000):
+                while not self._ends.empty():
+                    await self._carry_end()
+        except (RedisError, OSError, TimeoutError) as error:
+            # The leases run out by themselves; the reaper of another replica, or of the next start, settles them.
+            log.error("ends not carried to redis", count=self._ends.qsize(), error=type(error).__name__)
+
+    async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
+        is_away = False
+        while True:
+            try:
+                await step()
+            except (RedisError, OSError) as error:
+                if not is_away:
+                    log.warning("redis is away", step=step.__name__, error=type(error).__name__)
+                is_away = True
+                await self._clock.sleep_ms(RETRY_MS)
+            else:
+                if is_away:
+                    log.info("redis is back", step=step.__name__)
+                is_away = False
+
+    async def _listen(self) -> None:
+        request = await self._ledger.granted(self._replica, LISTEN_MS)
+        if request is not None and (waiting := self._waiting.get(request)) is not None:
+            waiting.wake()
+
+    async def _report(self) -> None:
+        waits = [Progress(request, 0, -1) for request in self._waiting]
+        streams = [lease.progress for lease in self._leases.values()]
+        for request, fact in await self._ledger.charge(self._replica, [*streams, *waits]):
+            await self._learn(request, fact)
+        await self._clock.sleep_ms(REPORT_MS if streams or waits else IDLE_REPORT_MS)
+
+    async def _learn(self, request: str, fact: str) -> None:
+        """Act on what the ledger says of a request; it may have ended meanwhile."""
+        lease, waiting = self._leases.get(request), self._waiting.get(request)
+        if fact == "running" and waiting is not None:
+            waiting.wake()
+        elif fact == "lost" and lease is not None:
+            log.warning("lease lost", request_id=request)
+            lease.lose()
+        elif fact == "missing" and (known := lease or waiting) is not None:
+            admission = await self._ledger.enqueue(
+                known.entry,
+                replica=self._replica,
+                queue_length_max=self._settings.queue_length_max,
+                running=lease is not None,
+            )
+            if request not in self._leases and request not in self._waiting:
+                self._leave(known.entry)  # it ended while it was being entered again
+            elif waiting is not None and admission.state == "running":
+                waiting.wake()
+
+    async def _tend(self) -> None:
+        for engine, slots in self._windows.items():
+            await self._ledger.dispatch(engine, slots)
+        reaped = await self._ledger.reap()
+        if reaped:
+            LEASES_REAPED.inc(len(reaped))
+            log.warning("leases reaped", count=len(reaped))
+        await self._clock.sleep_ms(TEND_MS)
+
+    async def _carry_end(self) -> None:
+        end = await self._ends.get()
+        try:
+            await end()
+        except BaseException:
+            # Back in the queue, also when cancelled: the order of ends means nothing, since each names its request.
+            self._ends.put_nowait(end)
+            raise

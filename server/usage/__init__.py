@@ -1,0 +1,1 @@
+"""Usage: what was settled in Redis becomes rows in Postgres, once each."""

@@ -1,0 +1,24 @@
+"""What somebody has used."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import select
+
+from server.db.models import Usage
+from server.db.session import Database
+
+ROWS_MAX = 100
+
+
+class UsageReport:
+    """Reads usage."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def latest(self, user_id: UUID) -> Sequence[Usage]:
+        """The newest requests of one person, at most ROWS_MAX."""
+        async with self._database.transaction() as session:
+            query = select(Usage).where(Usage.user_id == user_id).order_by(Usage.started_at.desc()).limit(ROWS_MAX)
+            return (await session.scalars(query)).all()

@@ -1,0 +1,153 @@
+"""Moves settled usage from the Redis stream into Postgres.
+
+Exactly once, by key: an event is written under its request id and acknowledged after the commit. A writer that dies between the
+two leaves the event to another, whose insert finds the row there already. If the same request was both abandoned (its lease ran out)
+and ended by its replica after all, the replica's event counts, in whichever order they come.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+import structlog
+from redis.exceptions import RedisError
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from quotas.ledger import Event, Ledger
+from server.clock import Clock
+from server.db.models import Usage
+from server.db.session import Database
+from server.errors import Unavailable
+
+BATCH_MAX = 200
+WAIT_MS = 1_000
+RETRY_MS = 500
+# A writer that has not acknowledged for so long is taken for dead.
+FORGOTTEN_MS = 30_000
+
+log = structlog.get_logger(__name__)
+
+
+class UsageWriter:
+    """One per replica; any number work together.
+
+    Args:
+        reader: the replica's name in the stream's reading group.
+    """
+
+    def __init__(self, ledger: Ledger, database: Database, clock: Clock, *, reader: str) -> None:
+        self._ledger = ledger
+        self._database = database
+        self._clock = clock
+        self._reader = reader
+        self._adopted_ms: int | None = None
+        self._is_open = False
+        # Events that this writer took and could not write.
+        self._has_unwritten = False
+
+    async def run(self) -> None:
+        """Write until cancelled. Redis or Postgres away: wait, and lose nothing."""
+        is_away = False
+        while True:
+            try:
+                await self.step(wait_ms=WAIT_MS)
+            except (RedisError, OSError, SQLAlchemyError, Unavailable) as error:
+                if not is_away:
+                    log.warning("usage waits", error=type(error).__name__)
+                is_away = True
+                # The group may be gone with Redis' state.
+                self._is_open = False
+                await self._clock.sleep_ms(RETRY_MS)
+            else:
+                is_away = False
+
+    async def step(self, *, wait_ms: int) -> int:
+        """Write what is there, waiting for something up to `wait_ms`; returns the number of events."""
+        if not self._is_open:
+            await self._ledger.open_events()
+            self._is_open = True
+        while self._has_unwritten:
+            events = await self._ledger.unwritten_events(self._reader, count_max=BATCH_MAX)
+            await self._write(events)
+            self._has_unwritten = bool(events)
+        await self._adopt()
+        return await self._take(
+            await self._ledger.events(self._reader, count_max=BATCH_MAX, wait_ms=wait_ms)
+        )
+
+    async def _take(self, events: Sequence[Event]) -> int:
+        self._has_unwritten = bool(events)
+        await self._write(events)
+        self._has_unwritten = False
+        return len(events)
+
+    async def _adopt(self) -> None:
+        """Now and then, take over what a dead writer left."""
+        now_ms = self._clock.monotonic_ms()
+        if self._adopted_ms is None or now_ms - self._adopted_ms >= FORGOTTEN_MS:
+            async for events in self._ledger.forgotten_events(
+                self._reader, count_max=BATCH_MAX, idle_ms=FORGOTTEN_MS
+            ):
+                await self._take(events)
+            self._adopted_ms = now_ms
+
+    async def _write(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        rows: dict[UUID, dict[str, object]] = {}
+        for event in events:
+            try:
+                row = _row(event.fields)
+            except (KeyError, ValueError) as error:
+                # Nothing that a retry could mend; the event is shown once, without stopping those behind it.
+                log.error("unreadable usage event", position=event.position, error=repr(error))
+                continue
+            known = rows.get(row_id := UUID(event.fields["id"]))
+            if known is None or known["outcome"] == "abandoned":
+                rows[row_id] = row
+        if rows:
+            statement = insert(Usage).values(list(rows.values()))
+            new = statement.excluded
+            async with self._database.transaction() as session:
+                await session.execute(
+                    statement.on_conflict_do_update(
+                        index_elements=[Usage.request_id],
+                        set_={
+                            name: new[name]
+                            for name in (
+                                *("outcome", "input_tokens", "output_tokens"),
+                                *("queue_ms", "first_token_ms", "total_ms"),
+                            )
+                        },
+                        where=(Usage.outcome == "abandoned") & (new.outcome != "abandoned"),
+                    )
+                )
+        await self._ledger.acknowledge(events)
+
+    async def close(self) -> None:
+        """Write what is there, and leave the group."""
+        try:
+            await self.step(wait_ms=1)
+            await self._ledger.close_reader(self._reader)
+        except (RedisError, OSError, Unavailable) as error:
+            log.warning("usage is left for another writer", error=type(error).__name__)
+
+
+def _row(fields: Mapping[str, str]) -> dict[str, object]:
+    first_token_ms = int(fields.get("first_token_ms") or -1)
+    return {
+        "request_id": UUID(fields["id"]),
+        "user_id": UUID(fields["user"]),
+        "key_id": UUID(fields["key"]) if fields.get("key") else None,
+        "surface": fields["surface"],
+        "model": fields["model"],
+        "engine": fields["engine"],
+        "input_tokens": int(fields["input_tokens"]),
+        "output_tokens": int(fields["output_tokens"]),
+        "queue_ms": int(fields["queue_ms"]),
+        "first_token_ms": None if first_token_ms < 0 else first_token_ms,
+        "total_ms": int(fields["total_ms"]),
+        "outcome": fields["outcome"],
+        "started_at": datetime.fromtimestamp(int(fields["started_at_ms"]) / 1000, UTC),
+    }

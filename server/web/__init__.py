@@ -1,0 +1,1 @@
+"""The edge for the browser: accounts, usage, administration, and the client's files."""

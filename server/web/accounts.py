@@ -1,0 +1,197 @@
+"""Log in and out, set up an account, change the password, manage API keys."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.datastructures import Cookie
+from litestar.di import NamedDependency
+from msgspec import Struct
+
+from server.accounts.authentication import COOKIE, Authentication
+from server.accounts.keys import ApiKeys
+from server.accounts.logins import Logins
+from server.accounts.users import Users
+from server.db.models import ApiKey as ApiKeyRow
+from server.messages import Principal, Role
+
+
+class LoginRequest(Struct):
+    """A name and its password."""
+
+    name: str
+    password: str
+
+
+class SessionState(Struct):
+    """Who is logged in, if anybody."""
+
+    principal: Principal | None
+
+
+class SetupToken(Struct):
+    """The secret part of a set-up link."""
+
+    token: str
+
+
+class SetupOffer(Struct):
+    """Whom a set-up link is for."""
+
+    name: str
+    role: Role
+
+
+class SetupRequest(Struct):
+    """The choice of somebody who follows a set-up link."""
+
+    token: str
+    password: str
+    name: str | None = None
+
+
+class PasswordChange(Struct):
+    """The old password and the new one."""
+
+    current: str
+    new: str
+
+
+class KeyRequest(Struct):
+    """A key to be made; without days it does not expire."""
+
+    label: str
+    expires_in_days: int | None = None
+
+
+class ApiKey(Struct):
+    """A key as it is listed: recognisable, not usable."""
+
+    id: UUID
+    label: str
+    prefix: str
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+
+class NewApiKey(Struct):
+    """A key, shown this once."""
+
+    id: UUID
+    label: str
+    prefix: str
+    created_at: datetime
+    expires_at: datetime | None
+    key: str
+
+
+class Accounts(Controller):
+    """What people do with their own account."""
+
+    path = "/api"
+    tags = ("Account",)
+
+    @get("/session")
+    async def session(
+        self, request: Request[Any, Any, Any], authentication: NamedDependency[Authentication]
+    ) -> SessionState:
+        """Who is logged in."""
+        return SessionState(await authentication.find(request))
+
+    @post("/login", status_code=200)
+    async def log_in(
+        self, request: Request[Any, Any, Any], data: LoginRequest, logins: NamedDependency[Logins]
+    ) -> Response[Principal]:
+        """Log in with name and password."""
+        address = request.client.host if request.client else ""
+        principal, token = await logins.log_in(data.name, data.password, address)
+        return _logged_in(request, principal, token, logins)
+
+    @post("/logout", status_code=204)
+    async def log_out(self, request: Request[Any, Any, Any], logins: NamedDependency[Logins]) -> Response[None]:
+        """Log out of this browser."""
+        if token := request.cookies.get(COOKIE):
+            await logins.log_out(token)
+        response = Response(None, status_code=204)
+        response.delete_cookie(COOKIE)
+        return response
+
+    @post("/setup/check", status_code=200)
+    async def check_setup(self, data: SetupToken, users: NamedDependency[Users]) -> SetupOffer:
+        """Whom a set-up link is for."""
+        user = await users.invited(data.token)
+        return SetupOffer(user.name, "admin" if user.role == "admin" else "member")
+
+    @post("/setup", status_code=200)
+    async def set_up(
+        self,
+        request: Request[Any, Any, Any],
+        data: SetupRequest,
+        users: NamedDependency[Users],
+        logins: NamedDependency[Logins],
+    ) -> Response[Principal]:
+        """Use a set-up link: choose a password, and be logged in."""
+        user = await users.accept(data.token, data.name, data.password)
+        principal, token = await logins.open(user)
+        return _logged_in(request, principal, token, logins)
+
+    @post("/password", status_code=204)
+    async def change_password(
+        self,
+        data: PasswordChange,
+        request: Request[Any, Any, Any],
+        principal: NamedDependency[Principal],
+        users: NamedDependency[Users],
+        logins: NamedDependency[Logins],
+    ) -> Response[None]:
+        """Change one's password. Every other browser is logged out."""
+        await users.change_password(principal, data.current, data.new)
+        response = Response(None, status_code=204)
+        if principal.key_id is None:
+            _, token = await logins.open(await users.named(principal.name))
+            response.set_cookie(_cookie(request, token, logins))
+        return response
+
+    @get("/keys")
+    async def list_keys(self, principal: NamedDependency[Principal], keys: NamedDependency[ApiKeys]) -> list[ApiKey]:
+        """One's own keys."""
+        return [_listed(row) for row in await keys.of(principal.id)]
+
+    @post("/keys")
+    async def create_key(
+        self, data: KeyRequest, principal: NamedDependency[Principal], keys: NamedDependency[ApiKeys]
+    ) -> NewApiKey:
+        """Make a key. This is the only time it is shown."""
+        row, key = await keys.create(principal.id, data.label, data.expires_in_days)
+        return NewApiKey(row.id, row.label, row.prefix, row.created_at, row.expires_at, key)
+
+    @delete("/keys/{key_id:uuid}")
+    async def revoke_key(
+        self, key_id: UUID, principal: NamedDependency[Principal], keys: NamedDependency[ApiKeys]
+    ) -> None:
+        """End a key, at once."""
+        await keys.revoke(key_id, principal.id)
+
+
+def _logged_in(
+    request: Request[Any, Any, Any], principal: Principal, token: str, logins: Logins
+) -> Response[Principal]:
+    return Response(principal, cookies=[_cookie(request, token, logins)])
+
+
+def _cookie(request: Request[Any, Any, Any], token: str, logins: Logins) -> Cookie:
+    return Cookie(
+        COOKIE,
+        value=token,
+        path="/",
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+        max_age=int(logins.lifetime.total_seconds()),
+    )
+
+
+def _listed(row: ApiKeyRow) -> ApiKey:
+    return ApiKey(row.id, row.label, row.prefix, row.created_at, row.expires_at, row.last_used_at)

@@ -1,0 +1,51 @@
+"""The web client's files. Everything comes from here: no page fetches anything from elsewhere."""
+
+from pathlib import Path
+
+from litestar import MediaType, Response, get
+from litestar.response import File
+
+from server.errors import NotFound
+
+STATIC = Path(__file__).parent / "static"
+# Mantine writes style elements; scripts only ever come as files.
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+# Names under /assets/ hold a hash of their content.
+FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+ALWAYS_ASK = {"Cache-Control": "no-cache"}
+# Paths that belong to programs: a wrong one is an error there, never a page.
+PROGRAM_PATHS = ("/api/", "/v1/", "/schema/", "/assets/")
+
+NOT_BUILT = """<!doctype html><title>WIRTHFORGE</title><h1>The web client is not built</h1>
+<p>Run <code>make client</code>; the API works without it.</p>"""
+
+
+@get(["/", "/{path:path}"], include_in_schema=False)
+async def page(path: str = "/") -> File | Response[str]:
+    """A file of the client; any other path is the client's own route, so its start page."""
+    found = (STATIC / path.lstrip("/")).resolve()
+    if found.is_file() and found.is_relative_to(STATIC.resolve()):
+        return _file(found, FOREVER if path.startswith("/assets/") else ALWAYS_ASK)
+    if f"{path}/".startswith(PROGRAM_PATHS):
+        raise NotFound("There is nothing at this address.")
+    index = STATIC / "index.html"
+    if not index.is_file():
+        return Response(NOT_BUILT, status_code=503, media_type=MediaType.HTML, headers=SECURITY_HEADERS)
+    return _file(index, ALWAYS_ASK)
+
+
+@get("/docs", include_in_schema=False)
+async def api_docs() -> File:
+    """The API's documentation, readable offline."""
+    return _file(STATIC / "docs.html", ALWAYS_ASK)
+
+
+def _file(path: Path, caching: dict[str, str]) -> File:
+    return File(path, content_disposition_type="inline", filename=path.name, headers=SECURITY_HEADERS | caching)

@@ -18,7 +18,7 @@ ADVISORY_LOCK = 7_010_010
 
 
 def migrate(connection: Connection) -> None:
-    """Apply migrations in one transaction: a failure leaves the database as it was. Replicas that start together take turns."""
+    """Apply migrations in one transaction: a failure leaves the database as it was. Migrators take turns."""
     context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})

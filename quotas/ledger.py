@@ -1,7 +1,7 @@
 """The ledger: the shared record of queues, leases and what they cost, in Redis.
 
-One method per script of `lua/`; nothing is decided here. Methods raise redis.RedisError when Redis is away, and every one
-of them may be called again after that: the scripts do nothing twice.
+One method per script of `lua/`; nothing is decided here. Methods raise redis.RedisError when Redis is away, and every
+one of them may be called again after that: the scripts do nothing twice.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -90,9 +90,7 @@ class Ledger:
         now = "" if self.now_ms is None else self.now_ms
         return await self._scripts[script](keys=[self._prefix], args=[now, *arguments])
 
-    async def enqueue(
-        self, entry: Entry, *, replica: str, queue_length_max: int, running: bool = False
-    ) -> Admission:
+    async def enqueue(self, entry: Entry, *, replica: str, queue_length_max: int, running: bool = False) -> Admission:
         """Enter a request; `running` re-enters a stream whose record was lost with Redis' state."""
         state, ahead = await self._run(
             *("enqueue", entry.id, entry.engine, replica, queue_length_max),

@@ -102,7 +102,7 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
 
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
-        """Start the loops; at the end stop them in the order in which work flows, so that nothing is left on the way."""
+        """Start the loops; at the end stop them in the order in which work flows, so that nothing stays behind."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(database.close)
             stack.push_async_callback(redis.aclose)

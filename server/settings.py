@@ -1,8 +1,8 @@
 """Every setting, with its default and what it is for.
 
 A setting comes, strongest first, from a command-line flag, the environment (`WIRTHFORGE_PORT`; also the customary
-`DATABASE_URL` and `REDIS_URL`), `wirthforge.toml`, or the default below. docs/settings.md lists them all, and a test holds
-the two together. Lists are written with commas in the environment.
+`DATABASE_URL` and `REDIS_URL`), `wirthforge.toml`, or the default below. docs/settings.md lists them all, and a test
+holds the two together. Lists are written with commas in the environment.
 """
 
 import os

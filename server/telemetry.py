@@ -1,7 +1,7 @@
 """What the server tells about itself: log lines and metrics. Never prompt text, never a secret.
 
-Log lines carry the request id through structlog's context variables. Metric names follow Prometheus' conventions, units in
-the name, and labels come from bounded sets (routes, engines, outcomes).
+Log lines carry the request id through structlog's context variables. Metric names follow Prometheus' conventions,
+units in the name, and labels come from bounded sets (routes, engines, outcomes).
 """
 
 import logging
@@ -24,7 +24,11 @@ MODEL_REQUESTS = Counter(
 )
 TOKENS = Counter("wirthforge_tokens_total", "Tokens counted.", ("engine", "direction"), registry=REGISTRY)
 FIRST_TOKEN_SECONDS = Histogram(
-    "wirthforge_first_token_seconds", "From arrival to the first token.", ("engine",), buckets=SECONDS, registry=REGISTRY
+    "wirthforge_first_token_seconds",
+    "From arrival to the first token.",
+    ("engine",),
+    buckets=SECONDS,
+    registry=REGISTRY,
 )
 GATE_QUEUE_SECONDS = Histogram(
     "wirthforge_queue_seconds", "Time spent waiting for a slot.", ("engine",), buckets=SECONDS, registry=REGISTRY
@@ -32,7 +36,9 @@ GATE_QUEUE_SECONDS = Histogram(
 LEASES_REAPED = Counter(
     "wirthforge_leases_reaped_total", "Leases taken back from replicas that were gone.", registry=REGISTRY
 )
-ENGINE_UP = Gauge("wirthforge_engine_up", "Whether the engine answered when last asked.", ("engine",), registry=REGISTRY)
+ENGINE_UP = Gauge(
+    "wirthforge_engine_up", "Whether the engine answered when last asked.", ("engine",), registry=REGISTRY
+)
 
 
 def configure_logging(settings: Settings) -> None:

@@ -53,9 +53,7 @@ class Logins:
         async with self._database.transaction() as session:
             await session.execute(delete(LoginSession).where(LoginSession.expires_at <= now))
             session.add(
-                LoginSession(
-                    token_hash=digest(token), user_id=user.id, created_at=now, expires_at=now + self.lifetime
-                )
+                LoginSession(token_hash=digest(token), user_id=user.id, created_at=now, expires_at=now + self.lifetime)
             )
         return _principal(user), token
 

@@ -1,7 +1,7 @@
 """Secrets that the server makes: cookies, set-up links and API keys.
 
-They are random (256 bits), so a plain SHA-256 of them is a safe thing to store and quick to look up; passwords, which people
-choose, need more (passwords.py).
+They are random (256 bits), so a plain SHA-256 of them is a safe thing to store and quick to look up; passwords, which
+people choose, need more (passwords.py).
 """
 
 import hashlib

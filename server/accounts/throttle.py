@@ -1,8 +1,9 @@
 """Slows down guessing: attempts to log in are counted in Redis, for all replicas together.
 
-Three counts, because each alone has a hole: per account and address (the ordinary attacker), per address (one who tries many
-accounts), per account (one with many addresses; high, since it can lock out the owner). An attempt counts before the password
-is checked, so that a burst of parallel ones does not slip through; a success takes its own count back.
+Three counts, because each alone has a hole: per account and address (the ordinary attacker), per address (one who
+tries many accounts), per account (one with many addresses; high, since it can lock out the owner). An attempt counts
+before the password is checked, so that a burst of parallel ones does not slip through; a success takes its own count
+back.
 """
 
 from typing import Any

@@ -39,9 +39,7 @@ class Users:
         _check_name(name)
         password_hash = None if password is None else await self._passwords.hash(password)
         now = self._clock.now()
-        user = User(
-            id=uuid7(now), name=name, role=role, password_hash=password_hash, created_at=now, disabled_at=None
-        )
+        user = User(id=uuid7(now), name=name, role=role, password_hash=password_hash, created_at=now, disabled_at=None)
         try:
             async with self._database.transaction() as session:
                 session.add(user)
@@ -182,4 +180,3 @@ def _check_name(name: str) -> None:
 
 def _taken(name: str) -> Conflict:
     return Conflict(f"The name {name!r} is taken.", param="name", code="name_taken")
-

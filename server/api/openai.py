@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from litestar import Request, Router, get, post
 from litestar.di import NamedDependency
+from litestar.params import FromPath
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from server.api.faults import error_event
@@ -29,7 +30,8 @@ class _Bytes:
         self._answer = answer
         self._first = first
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send the answer."""
         answer = self._answer
         kind = b"application/json" if answer.stream is None else b"text/event-stream"
         headers = [
@@ -101,7 +103,9 @@ async def models(principal: NamedDependency[Principal], pool: NamedDependency[Po
 
 
 @get("/models/{model:path}")
-async def model(model: str, principal: NamedDependency[Principal], pool: NamedDependency[Pool]) -> dict[str, Any]:
+async def model(
+    model: FromPath[str], principal: NamedDependency[Principal], pool: NamedDependency[Pool]
+) -> dict[str, Any]:
     """One model."""
     for route in pool.routes():
         # Litestar's path parameters begin with the slash.

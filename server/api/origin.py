@@ -1,9 +1,9 @@
 """Keeps other sites' pages from acting with a visitor's cookie (cross-site request forgery).
 
-Browsers say where a request comes from: `Sec-Fetch-Site` where the connection is trustworthy, `Origin` on everything that changes
-something. A request that says it comes from another site is refused; one that says nothing comes from a program, which
-has no visitor's cookie. No token is needed, and log-in is protected like everything else (OWASP's cheat sheet on CSRF calls
-this "Fetch Metadata"). The session cookie is SameSite=Lax as a second wall.
+Browsers say where a request comes from: `Sec-Fetch-Site` where the connection is trustworthy, `Origin` on everything
+that changes something. A request that says it comes from another site is refused; one that says nothing comes from a
+program, which has no visitor's cookie. No token is needed, and log-in is protected like everything else (OWASP's
+cheat sheet on CSRF calls this "Fetch Metadata"). The session cookie is SameSite=Lax as a second wall.
 """
 
 from urllib.parse import urlsplit

@@ -1,12 +1,12 @@
 """The outermost layer: what belongs to one request from its first byte to its last.
 
-An HTTP request may end while our code waits anywhere: in the queue, for a token, or in `send()` on a client that does not read.
-Streaming generators are no place to clean up, since one that is suspended when its client vanishes is finished whenever it happens
-to be collected. So this middleware owns an exit stack for each request; leases and engine connections are pushed on it, and it is
-unwound right here, whatever happens inside.
+An HTTP request may end while our code waits anywhere: in the queue, for a token, or in `send()` on a client that does
+not read. Streaming generators are no place to clean up, since one that is suspended when its client vanishes is
+finished whenever it happens to be collected. So this middleware owns an exit stack for each request; leases and
+engine connections are pushed on it, and it is unwound right here, whatever happens inside.
 
-Once a request has been read, a watch waits for the client's disconnect and cancels the request's task. What the task was
-doing then does not matter.
+Once a request has been read, a watch waits for the client's disconnect and cancels the request's task. What the task
+was doing then does not matter.
 """
 
 import asyncio

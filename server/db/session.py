@@ -1,7 +1,7 @@
 """Connections to Postgres, and the one way to use them: a short transaction.
 
-No transaction spans a wait for somebody else (an engine, a client, a password hash), so a handful of connections is enough for
-a thousand streams.
+No transaction spans a wait for somebody else (an engine, a client, a password hash), so a handful of connections is
+enough for a thousand streams.
 """
 
 from collections.abc import AsyncIterator

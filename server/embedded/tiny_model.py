@@ -1,16 +1,17 @@
 """The demonstration model: a real transformer that this file writes, so that the first minute needs no download.
 
-A word-bigram model is a transformer whose layers add nothing. With one dimension per token, the embedding is the identity
-(token i is the i-th unit vector); blocks of zero weights leave the residual stream alone; the output matrix then holds, in
-column i, the log-probability of every token after token i. llama.cpp runs it like any other llama-architecture GGUF:
-batching, slots, sampling, chat template and cancellation are the real thing; only the sense is missing. It rearranges the
-sentences below, word by word, and ends where a sentence ends.
+A word-bigram model is a transformer whose layers add nothing. With one dimension per token, the embedding is the
+identity (token i is the i-th unit vector); blocks of zero weights leave the residual stream alone; the output matrix
+then holds, in column i, the log-probability of every token after token i. llama.cpp runs it like any other
+llama-architecture GGUF: batching, slots, sampling, chat template and cancellation are the real thing; only the sense
+is missing. It rearranges the sentences below, word by word, and ends where a sentence ends.
 
 RMSNorm scales a unit vector of n dimensions by √n, so the output matrix is divided by √n.
 """
 
 import math
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import gguf
@@ -67,7 +68,7 @@ def build(path: Path, *, layers: int = 1) -> None:
 
 
 def _pieces(words: list[str]) -> list[tuple[str, gguf.TokenType]]:
-    """Control tokens, the 256 bytes (so that any prompt can be read), then the words; padded for the heads to divide."""
+    """Control tokens, the 256 bytes (so that any prompt can be read), the words; padded for the heads to divide."""
     control = [("<unk>", gguf.TokenType.UNKNOWN), ("<s>", gguf.TokenType.CONTROL), ("</s>", gguf.TokenType.CONTROL)]
     octets = [(f"<0x{octet:02X}>", gguf.TokenType.BYTE) for octet in range(256)]
     vocabulary = [(_piece(word), gguf.TokenType.NORMAL) for word in dict.fromkeys(words)]
@@ -88,7 +89,7 @@ def _log_probabilities(words: list[str], token_of: dict[str, int], size: int) ->
         after for before, after in zip([None, *words], tokens, strict=False) if before is None or before == "."
     )
     follows: defaultdict[int, Counter[int]] = defaultdict(Counter)
-    for before, after in zip(tokens, tokens[1:], strict=False):
+    for before, after in pairwise(tokens):
         follows[before][after] += 1
     stop = token_of["."]
     # A sentence is followed by another two times in three.

@@ -1,6 +1,7 @@
 """Any engine with an OpenAI-compatible surface: llama-server, vLLM, SGLang, LM Studio, and the embedded llama.cpp."""
 
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -92,9 +93,7 @@ class OpenAICompatible:
             raise EngineFailed(f"Engine {self.name} lists its models in a form that is not OpenAI's.") from error
         await self._learn_slots()
         return tuple(
-            ServedModel(
-                id=model.id, context_tokens=model.context_tokens, is_demonstration=self._is_demonstration
-            )
+            ServedModel(id=model.id, context_tokens=model.context_tokens, is_demonstration=self._is_demonstration)
             for model in models
         )
 
@@ -111,7 +110,7 @@ class OpenAICompatible:
     async def _get(self, url: str) -> bytes:
         try:
             async with self._http().get(url, timeout=aiohttp.ClientTimeout(total=PROBE_MS_MAX / 1000)) as response:
-                if response.status != 200:  # noqa: PLR2004
+                if response.status != HTTPStatus.OK:
                     raise EngineFailed(f"Engine {self.name} answers {response.status} at {urlsplit(url).path}.")
                 return await response.content.read(ANSWER_BYTES_MAX)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -136,10 +135,11 @@ class OpenAICompatible:
                 f"Engine {self.name} cannot be reached. Try again later.", code="engine_unreachable"
             ) from error
         reply = OpenAIReply(self, response)
-        if response.status == 200 and body.get("stream") and response.content_type != "text/event-stream":  # noqa: PLR2004
+        is_good = response.status == HTTPStatus.OK
+        if is_good and body.get("stream") and response.content_type != "text/event-stream":
             reply.close()
             raise EngineFailed(f"Engine {self.name} answered with something that is no event stream.")
-        if response.status != 200:  # noqa: PLR2004
+        if not is_good:
             try:
                 raise await self._fault(response)
             finally:
@@ -175,7 +175,7 @@ class OpenAICompatible:
 
 
 def error_sentence(body: bytes) -> str:
-    """The message of an error body: OpenAI's object, text-generation-inference's string, FastAPI's detail, or nothing."""
+    """The message of an error body, as OpenAI, text-generation-inference or FastAPI write it; else nothing."""
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):

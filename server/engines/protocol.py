@@ -1,7 +1,8 @@
 """What an adapter must do: list an engine's models, and open one request on it.
 
-Whatever the engine speaks, an adapter takes OpenAI's wire format and gives it back: a JSON object, or server-sent events
-whose last is `[DONE]`. Faults are raised as the errors named here, with the engine's name and no text of the prompt.
+Whatever the engine speaks, an adapter takes OpenAI's wire format and gives it back: a JSON object, or server-sent
+events whose last is `[DONE]`. Faults are raised as the errors named here, with the engine's name and no text of the
+prompt.
 """
 
 from collections.abc import AsyncIterator

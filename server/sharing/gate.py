@@ -10,8 +10,9 @@ Four loops serve all requests of this replica:
 Ends go through a queue in memory, so that ending a request never waits and never fails: it happens in the middle of
 cancellations, where an `await` might not be reached.
 
-Redis away: whoever wants in waits for `redis_grace_ms`, then gets a 503. Running streams go on. When Redis is back their
-leases are renewed (reap.lua gives every lease one more life after a pause), or entered again if Redis lost its state.
+Redis away: whoever wants in waits for `redis_grace_ms`, then gets a 503. Running streams go on. When Redis is back
+their leases are renewed (reap.lua gives every lease one more life after a pause), or entered again if Redis lost its
+state.
 """
 
 import asyncio

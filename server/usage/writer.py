@@ -1,8 +1,9 @@
 """Moves settled usage from the Redis stream into Postgres.
 
-Exactly once, by key: an event is written under its request id and acknowledged after the commit. A writer that dies between the
-two leaves the event to another, whose insert finds the row there already. If the same request was both abandoned (its lease ran out)
-and ended by its replica after all, the replica's event counts, in whichever order they come.
+Exactly once, by key: an event is written under its request id and acknowledged after the commit. A writer that dies
+between the two leaves the event to another, whose insert finds the row there already. If the same request was both
+abandoned (its lease ran out) and ended by its replica after all, the replica's event counts, in whichever order they
+come.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,9 +73,7 @@ class UsageWriter:
             await self._write(events)
             self._has_unwritten = bool(events)
         await self._adopt()
-        return await self._take(
-            await self._ledger.events(self._reader, count_max=BATCH_MAX, wait_ms=wait_ms)
-        )
+        return await self._take(await self._ledger.events(self._reader, count_max=BATCH_MAX, wait_ms=wait_ms))
 
     async def _take(self, events: Sequence[Event]) -> int:
         self._has_unwritten = bool(events)
@@ -86,9 +85,7 @@ class UsageWriter:
         """Now and then, take over what a dead writer left."""
         now_ms = self._clock.monotonic_ms()
         if self._adopted_ms is None or now_ms - self._adopted_ms >= FORGOTTEN_MS:
-            async for events in self._ledger.forgotten_events(
-                self._reader, count_max=BATCH_MAX, idle_ms=FORGOTTEN_MS
-            ):
+            async for events in self._ledger.forgotten_events(self._reader, count_max=BATCH_MAX, idle_ms=FORGOTTEN_MS):
                 await self._take(events)
             self._adopted_ms = now_ms
 

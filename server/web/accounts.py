@@ -7,6 +7,7 @@ from uuid import UUID
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from server.accounts.authentication import COOKIE, Authentication
@@ -102,7 +103,7 @@ class Accounts(Controller):
 
     @post("/login", status_code=200)
     async def log_in(
-        self, request: Request[Any, Any, Any], data: LoginRequest, logins: NamedDependency[Logins]
+        self, request: Request[Any, Any, Any], data: JSONBody[LoginRequest], logins: NamedDependency[Logins]
     ) -> Response[Principal]:
         """Log in with name and password."""
         address = request.client.host if request.client else ""
@@ -119,7 +120,7 @@ class Accounts(Controller):
         return response
 
     @post("/setup/check", status_code=200)
-    async def check_setup(self, data: SetupToken, users: NamedDependency[Users]) -> SetupOffer:
+    async def check_setup(self, data: JSONBody[SetupToken], users: NamedDependency[Users]) -> SetupOffer:
         """Whom a set-up link is for."""
         user = await users.invited(data.token)
         return SetupOffer(user.name, "admin" if user.role == "admin" else "member")
@@ -128,7 +129,7 @@ class Accounts(Controller):
     async def set_up(
         self,
         request: Request[Any, Any, Any],
-        data: SetupRequest,
+        data: JSONBody[SetupRequest],
         users: NamedDependency[Users],
         logins: NamedDependency[Logins],
     ) -> Response[Principal]:
@@ -140,7 +141,7 @@ class Accounts(Controller):
     @post("/password", status_code=204)
     async def change_password(
         self,
-        data: PasswordChange,
+        data: JSONBody[PasswordChange],
         request: Request[Any, Any, Any],
         principal: NamedDependency[Principal],
         users: NamedDependency[Users],
@@ -161,7 +162,7 @@ class Accounts(Controller):
 
     @post("/keys")
     async def create_key(
-        self, data: KeyRequest, principal: NamedDependency[Principal], keys: NamedDependency[ApiKeys]
+        self, data: JSONBody[KeyRequest], principal: NamedDependency[Principal], keys: NamedDependency[ApiKeys]
     ) -> NewApiKey:
         """Make a key. This is the only time it is shown."""
         row, key = await keys.create(principal.id, data.label, data.expires_in_days)
@@ -169,7 +170,7 @@ class Accounts(Controller):
 
     @delete("/keys/{key_id:uuid}")
     async def revoke_key(
-        self, key_id: UUID, principal: NamedDependency[Principal], keys: NamedDependency[ApiKeys]
+        self, key_id: FromPath[UUID], principal: NamedDependency[Principal], keys: NamedDependency[ApiKeys]
     ) -> None:
         """End a key, at once."""
         await keys.revoke(key_id, principal.id)

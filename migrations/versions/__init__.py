@@ -1,0 +1,1 @@
+"""Alembic's migrations, oldest first; `script.py.mako` is the template of a new one."""

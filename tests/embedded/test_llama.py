@@ -1,0 +1,132 @@
+"""llama.cpp on a laptop: one process per model, for nobody but the server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from server.clock import SystemClock
+from server.embedded.llama import Llama
+from server.embedded.supervisor import Part, PartChanged, Supervisor
+from server.errors import StartError
+
+Running = Callable[[Part], Awaitable[None]]
+HELLO = {"messages": [{"role": "user", "content": "What is a slot?"}], "max_tokens": 8}
+
+
+@pytest.fixture
+def engine(model: Path, data_dir: Path, clock: SystemClock) -> Llama:
+    """An engine with the demonstration model."""
+    return Llama(model, name="owner/tiny:f32", slots=2, context_tokens=512, data_dir=data_dir, clock=clock)
+
+
+@pytest.fixture
+async def client(engine: Llama) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that has the engine's key."""
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {engine.api_key}"}) as session:
+        yield session
+
+
+def engines_below(pid: int) -> list[psutil.Process]:
+    """The programs that serve a model, not their leashes."""
+    return [
+        one
+        for one in psutil.Process(pid).children(recursive=True)
+        if "server.embedded.llama_program" in one.cmdline() and not one.children()
+    ]
+
+
+async def test_it_answers_to_its_key_only(running: Running, engine: Llama, client: aiohttp.ClientSession) -> None:
+    """/v1/chat/completions answers with the key and gives 401 without it."""
+    await running(engine)
+    async with client.post(f"{engine.base_url}/chat/completions", json=HELLO) as response:
+        assert response.status == 200
+        answer = await response.json()
+    assert answer["model"] == "owner/tiny:f32"
+    assert answer["usage"]["completion_tokens"] > 0
+    async with aiohttp.ClientSession() as stranger:
+        for path in ("/v1/chat/completions", "/completion", "/slots/0?action=erase"):
+            async with stranger.post(engine.base_url.removesuffix("/v1") + path, json=HELLO) as response:
+                assert response.status == 401
+        for path in ("/slots", "/metrics", "/v1/models"):
+            async with stranger.get(engine.base_url.removesuffix("/v1") + path) as response:
+                assert response.status == 401
+
+
+async def test_the_key_is_on_no_command_line(running: Running, engine: Llama) -> None:
+    """Other users of the machine cannot read the key with ps."""
+    await running(engine)
+    lines = [" ".join(one.cmdline()) for one in psutil.Process().children(recursive=True)]
+    assert any("llama_program" in line for line in lines)
+    assert not any(engine.api_key in line for line in lines)
+
+
+async def test_nothing_carries_over_unasked(running: Running, engine: Llama, client: aiohttp.ClientSession) -> None:
+    """A prompt is reused only in a slot that the server names, and not after that slot was erased."""
+    await running(engine)
+
+    async def cached_tokens(**extra: object) -> int:
+        async with client.post(f"{engine.base_url}/chat/completions", json=HELLO | extra) as response:
+            found = await response.json()
+        return int(found["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    assert await cached_tokens(id_slot=0) == 0
+    assert await cached_tokens(id_slot=0) == 0
+    assert await cached_tokens(id_slot=0, cache_prompt=True) > 0
+    async with client.post(f"{engine.base_url.removesuffix('/v1')}/slots/0?action=erase", json={}) as response:
+        assert response.status == 200
+    assert await cached_tokens(id_slot=0, cache_prompt=True) == 0
+
+
+async def test_embeddings_and_answers(running: Running, model: Path, data_dir: Path, clock: SystemClock) -> None:
+    """An engine that was asked for embeddings gives them, and answers as well."""
+    engine = Llama(model, name="tiny", slots=1, context_tokens=512, data_dir=data_dir, clock=clock, embeddings=True)
+    await running(engine)
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {engine.api_key}"}) as client:
+        async with client.post(f"{engine.base_url}/embeddings", json={"input": ["a box", "a slot"]}) as response:
+            assert len((await response.json())["data"]) == 2
+        async with client.post(f"{engine.base_url}/chat/completions", json=HELLO) as response:
+            assert response.status == 200
+
+
+async def test_a_killed_engine_comes_back(engine: Llama, clock: SystemClock, client: aiohttp.ClientSession) -> None:
+    """An engine that was killed is started again at the same address, and the caller hears of both."""
+    changes: asyncio.Queue[PartChanged] = asyncio.Queue()
+    supervisor = Supervisor([engine], clock, on_change=changes.put_nowait)
+    try:
+        await supervisor.start()
+        assert (await changes.get()).up
+        address = engine.base_url
+        (served,) = engines_below(psutil.Process().pid)
+        served.kill()
+        gone = await changes.get()
+        assert (gone.up, gone.reason) == (False, "llama-owner-tiny-f32 ended with status 137.")
+        assert (await changes.get()).up
+        assert engine.base_url == address
+        async with client.post(f"{address}/chat/completions", json=HELLO) as response:
+            assert response.status == 200
+    finally:
+        await supervisor.stop()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, r"The model file .*model\.gguf does not exist\."),
+        (b"no model", r"The model file .*model\.gguf is no GGUF file"),
+        (b"GGUF", r"The model .*model\.gguf cannot be loaded: .*"),
+    ],
+)
+async def test_a_file_that_is_no_model(
+    data_dir: Path, clock: SystemClock, content: bytes | None, sentence: str
+) -> None:
+    """A missing, foreign or torn model file gives one sentence with its path, and nothing runs."""
+    path = data_dir / "model.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StartError, match=f"^{sentence}"):
+        await Llama(path, name="m", slots=1, context_tokens=512, data_dir=data_dir, clock=clock).start()
+    assert engines_below(psutil.Process().pid) == []

@@ -41,6 +41,8 @@ class Meter:
         self._shows_usage = shows_usage
         self._is_finished = False
         self._rest = b""
+        # What passed unread last: it may hold the finish reason of a stream without `[DONE]`.
+        self._unread = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes as they come, and give those that may go on to the client: whole events only.
@@ -60,6 +62,7 @@ class Meter:
         events, self._rest = buffer[:end], buffer[end:]
         if not self.has_first_token or b'"usage"' in events or b'"error"' in events or b"[DONE]" in events:
             return b"".join(event for event in map(self._read, _split(events)) if event)
+        self._unread = events
         self.output_tokens += events.count(b"\n\ndata:") + events.startswith(b"data:")
         return events
 
@@ -72,6 +75,10 @@ class Meter:
         rest = self.feed(EVENT_END) if self._rest.strip() else b""
         if self.is_complete:
             return rest
+        counted = self.output_tokens
+        for event in _split(self._unread):
+            self._read(event)
+        self.output_tokens = counted
         if not self._is_finished:
             raise EngineFailed("The engine stopped in the middle of its answer.", code="engine_stopped")
         self.is_complete = True

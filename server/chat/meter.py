@@ -31,6 +31,7 @@ class Meter:
         input_tokens: the engine's count, or None until it comes.
         has_first_token: whether any text, thought or tool call has been seen.
         is_complete: whether the stream ended as it should.
+        fault: why it cannot go on: the engine reports an error, or sends what is no event.
     """
 
     def __init__(self, *, shows_usage: bool) -> None:
@@ -43,12 +44,12 @@ class Meter:
         self._rest = b""
         # What passed unread last: it may hold the finish reason of a stream without `[DONE]`.
         self._unread = b""
+        self.fault: EngineFailed | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes as they come, and give those that may go on to the client: whole events only.
 
-        Raises:
-            EngineFailed: the engine reports an error, or sends no event within EVENT_BYTES_MAX.
+        What is wrong goes into `fault`, since there may be good events before it.
         """
         if b"\r" in chunk:
             chunk = chunk.replace(b"\r", b"")
@@ -56,12 +57,12 @@ class Meter:
         end = buffer.rfind(EVENT_END) + len(EVENT_END)
         if end < len(EVENT_END):
             if len(buffer) > EVENT_BYTES_MAX:
-                raise EngineFailed("The engine's answer is no event stream.")
+                self.fault = EngineFailed("The engine's answer is no event stream.")
             self._rest = buffer
             return b""
         events, self._rest = buffer[:end], buffer[end:]
         if not self.has_first_token or b'"usage"' in events or b'"error"' in events or b"[DONE]" in events:
-            return b"".join(event for event in map(self._read, _split(events)) if event)
+            return self._read_all(events)
         self._unread = events
         self.output_tokens += events.count(b"\n\ndata:") + events.startswith(b"data:")
         return events
@@ -73,6 +74,8 @@ class Meter:
             EngineFailed: the stream is not complete.
         """
         rest = self.feed(EVENT_END) if self._rest.strip() else b""
+        if self.fault is not None:
+            raise self.fault
         if self.is_complete:
             return rest
         counted = self.output_tokens
@@ -83,6 +86,16 @@ class Meter:
             raise EngineFailed("The engine stopped in the middle of its answer.", code="engine_stopped")
         self.is_complete = True
         return rest + DONE
+
+    def _read_all(self, events: bytes) -> bytes:
+        forwarded: list[bytes] = []
+        try:
+            for event in _split(events):
+                if (part := self._read(event)) is not None:
+                    forwarded.append(part)
+        except EngineFailed as error:
+            self.fault = error
+        return b"".join(forwarded)
 
     def _read(self, event: bytes) -> bytes | None:
         """Look into one event; returns what of it the client gets."""

@@ -15,18 +15,20 @@ import msgspec
 from msgspec import Struct
 
 from quotas.ledger import Entry
+from server.chat.assembly import Assembly
 from server.chat.meter import Meter
 from server.clock import Clock
 from server.engines.pool import Pool, Route
 from server.engines.protocol import Reply
 from server.errors import EngineFailed, InvalidRequest, Unavailable, WirthforgeError
-from server.messages import ModelRequest, Principal
+from server.messages import ModelRequest, Principal, Surface
 from server.sharing.gate import Gate
 from server.sharing.lease import Lease
 
 # The estimate takes four characters for a token, and no tokenizer packs more than twelve on average: beyond this
 # ratio a prompt cannot fit, and engines take long to find that out.
 ESTIMATE_TO_CONTEXT_MAX = 3
+STREAMED: frozenset[Surface] = frozenset({"chat.completions", "completions"})
 
 
 class Answer(Struct, frozen=True):
@@ -69,10 +71,12 @@ class Pipeline:
             reply = await route.engine.open(request.surface, _for_engine(request), str(request.id))
             stack.callback(reply.close)
             lease.on_lost = reply.close
+            if request.surface not in STREAMED:
+                return Answer(route.engine.name, lease.queue_ms, body=await _whole(reply, lease))
+            stream = _forward(reply, lease, Meter(shows_usage=request.wants_usage or not request.is_stream))
             if request.is_stream:
-                stream = _forward(reply, lease, Meter(shows_usage=request.wants_usage))
                 return Answer(route.engine.name, lease.queue_ms, stream=stream)
-            return Answer(route.engine.name, lease.queue_ms, body=await _whole(reply, lease))
+            return Answer(route.engine.name, lease.queue_ms, body=await _assembled(stream))
         except WirthforgeError:
             lease.settle("failed")
             raise
@@ -100,11 +104,19 @@ def _refuse_what_cannot_fit(request: ModelRequest, route: Route) -> None:
 
 
 def _for_engine(request: ModelRequest) -> dict[str, object]:
-    """The body as the engine gets it: usage is always asked for, since accounting needs it."""
-    if not request.is_stream:
+    """The body as the engine gets it: streamed (see assembly.py), and with usage, since accounting needs it."""
+    if request.surface not in STREAMED:
         return request.body
     options = request.body.get("stream_options") or {}
-    return request.body | {"stream_options": options | {"include_usage": True}}
+    return request.body | {"stream": True, "stream_options": options | {"include_usage": True}}
+
+
+async def _assembled(stream: AsyncIterator[bytes]) -> bytes:
+    """The answer in one piece."""
+    assembly = Assembly()
+    async for events in stream:
+        assembly.add(events)
+    return assembly.body()
 
 
 async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[bytes]:
@@ -123,6 +135,8 @@ async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[by
                 _complete(lease, meter)
             if events:
                 yield events
+            if meter.fault is not None:
+                raise meter.fault
         rest = meter.end()
         _complete(lease, meter)
         if rest:

@@ -25,6 +25,9 @@ from server.embedded.gguf_header import declares
 KEY_VARIABLE = "WIRTHFORGE_ENGINE_KEY"
 # llama.cpp's levels: 2 is warnings. At 3, the default, every request writes lines to a log that is cut only at a start.
 VERBOSITY = 2
+# Prompt tokens computed in one go. A slot that is answering gets its next token between two of these, so a long prompt
+# next door stalls it for 512 tokens and not for the default's 2048. It is one physical batch (n_ubatch) anyway.
+BATCH_TOKENS = 512
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -64,6 +67,7 @@ def parameters(options: argparse.Namespace, key: str) -> xllamacpp.CommonParams:
     chosen.slot_prompt_similarity = 0.0
     chosen.cache_prompt = False
     chosen.slot_save_path = os.path.join(options.slots_folder, "")  # noqa: PTH118 (it must end in a slash)
+    chosen.n_batch = chosen.n_ubatch = BATCH_TOKENS
     if options.embeddings:
         chosen.embedding = True
         # An input to embed is computed in one batch or refused.

@@ -74,8 +74,9 @@ class OpenAICompatible:
             self._session = aiohttp.ClientSession(
                 headers=self._headers,
                 # The gate bounds how many requests run; the pool must not add a queue of its own.
-                # llama-server closes idle connections after 5 s: let go of them first.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4),
+                # A connection for each request: an idle one holds one of llama-server's few threads, and may be closed
+                # by the engine in the moment in which a request is sent on it, which nobody can tell from a crash.
+                connector=aiohttp.TCPConnector(limit=0, force_close=True),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=CONNECT_MS_MAX / 1000, sock_read=self._silence_s
                 ),
@@ -221,8 +222,5 @@ class OpenAIReply:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Hang up. After a complete answer this returns the connection to the pool instead."""
-        if self._response.content.is_eof():
-            self._response.release()
-        else:
-            self._response.close()
+        """Hang up."""
+        self._response.close()

@@ -10,9 +10,10 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from quotas.ledger import Ledger
+from server.embedded.llama import Llama
 from server.settings import Settings
 from tests.boxes import Box
-from tests.conftest import MakeBox
+from tests.conftest import MakeBox, adapter
 from tests.stand_ins.openai_engine import MODEL, Order, event, event_stream, serve
 
 CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True}
@@ -81,11 +82,18 @@ async def test_a_client_that_leaves_the_queue_uses_nothing(
     assert len(order.seen) == 2
 
 
-async def test_no_more_requests_run_than_there_are_slots(box: Box, order: Order) -> None:
+async def test_no_more_requests_run_than_there_are_slots(
+    box: Box, order: Order, engine_url: str, ledger: Ledger
+) -> None:
     """Forty requests at once: the engine never sees more than its four."""
     ann = await box.person("ann")
+    order.hold.clear()
     async with box.http(headers=ann.bearer, limits=httpx.Limits(max_connections=40)) as client:
-        answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=CHAT) for _ in range(40)))
+        asking = [asyncio.create_task(client.post("/v1/chat/completions", json=CHAT)) for _ in range(40)]
+        while await ledger.load(engine_url.split("/")[2]) != (4, 36):
+            await box.clock.sleep_ms(10)
+        order.hold.set()
+        answers = await asyncio.gather(*asking)
     assert {answer.status_code for answer in answers} == {200}
     assert order.running_max == 4
     assert len(await box.usage(40)) == 40
@@ -248,3 +256,31 @@ async def test_fields_that_would_break_the_house_are_dropped(box: Box, order: Or
     assert seen["min_p"] == 0.1
     assert seen["stream_options"] == {"include_usage": True}
     assert not {"cache_salt", "id_slot", "cache_prompt", "priority"} & seen.keys()
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_llama_cpp_stops_within_a_second(make_box: MakeBox, slow_llama: Llama, is_stream: bool) -> None:
+    """Seen from llama.cpp's side: the slot works while the client is there, and is idle a second after it left."""
+    box = await make_box(engines=[adapter(slow_llama, name="slow")])
+    ann = await box.person("ann")
+    asked = {"model": "slow", "prompt": "The box", "max_tokens": 3000, "ignore_eos": True, "stream": is_stream}
+
+    async def is_busy() -> bool:
+        url = slow_llama.base_url.removesuffix("/v1") + "/slots"
+        slots = await client.get(url, headers={"Authorization": f"Bearer {slow_llama.api_key}"})
+        return any(slot["is_processing"] for slot in slots.json())
+
+    async with box.http(headers=ann.bearer) as client:
+        asking = asyncio.create_task(client.post("/v1/completions", json=asked))
+        while not await is_busy():
+            await box.clock.sleep_ms(20)
+        await box.clock.sleep_ms(300)
+        assert await is_busy()
+        asking.cancel()
+        left_ms = box.clock.monotonic_ms()
+        while await is_busy():
+            await box.clock.sleep_ms(20)
+        assert box.clock.monotonic_ms() - left_ms < 1_000
+    (row,) = await box.usage(1)
+    assert row.outcome == "cancelled"
+    assert 0 < row.output_tokens < 3_000

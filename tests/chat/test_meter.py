@@ -62,8 +62,8 @@ def test_a_stream_that_is_cut_has_counted_its_tokens(texts: list[str], cuts: lis
 def test_rubbish_is_an_engine_fault_and_nothing_else(data: bytes) -> None:
     """Any bytes are forwarded or blamed on the engine; no other exception comes out."""
     meter = Meter(shows_usage=False)
+    meter.feed(data)
     try:
-        meter.feed(data)
         meter.end()
     except EngineFailed:
         return
@@ -97,8 +97,10 @@ def test_an_error_event_ends_the_stream() -> None:
     """An engine that reports an error in mid-stream has failed."""
     meter = Meter(shows_usage=False)
     meter.feed(event({"content": "x"}))
+    last = event({"content": "y"})
+    assert meter.feed(last + b'data: {"error":{"message":"out of memory"}}\n\n') == last
     with pytest.raises(EngineFailed, match="failed in the middle"):
-        meter.feed(b'data: {"error":{"message":"out of memory"}}\n\n')
+        meter.end()
 
 
 def test_done_is_added_where_an_engine_forgets_it() -> None:
@@ -114,9 +116,11 @@ def test_done_is_added_where_an_engine_forgets_it() -> None:
 def test_an_endless_event_is_not_collected() -> None:
     """Memory is bounded: an engine that never ends an event has failed."""
     meter = Meter(shows_usage=False)
-    with pytest.raises(EngineFailed, match="no event stream"):
-        for _ in range(6):
-            meter.feed(b"data: " + b"x" * (1 << 20))
+    fed = 0
+    while meter.fault is None:
+        meter.feed(b"data: " + b"x" * (1 << 20))
+        fed += 1
+    assert fed == 4
 
 
 @pytest.mark.parametrize("count", [-1, 1 << 40, "7", None, 1.5, True])

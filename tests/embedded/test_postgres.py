@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,7 @@ from server.errors import StartError
 
 Running = Callable[[Part], Awaitable[None]]
 Spawn = Callable[..., subprocess.Popen[str]]
+Family = Callable[[int], list[psutil.Process]]
 ON_A_LEASH = [sys.executable, "-I", "-S", leash.__file__]
 FOLDER = "postgres-18"
 ORDINARY = 65534
@@ -49,13 +51,14 @@ async def ask(postgres: Postgres, *statements: str) -> object:
         await engine.dispose()
 
 
-def kill_all(folder: Path) -> None:
-    """Kill -9 whatever has `folder` on its command line or descends from it."""
+def kill_all(folder: Path, family: Family) -> None:
+    """Kill -9 whatever has `folder` on its command line or descends from it; some end before we come to them."""
     found = [one for one in psutil.process_iter(["cmdline"]) if str(folder) in (one.info["cmdline"] or [])]
-    found += [child for one in found for child in one.children(recursive=True)]
+    found += [child for one in found for child in family(one.pid)]
     assert found
     for one in set(found):
-        one.kill()
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
     psutil.wait_procs(found, timeout=5)
 
 
@@ -75,12 +78,12 @@ async def test_rows_survive_stop_and_start(running: Running, data_dir: Path, clo
     assert await ask(second, "SELECT word FROM kept") == "here"
 
 
-async def test_rows_survive_kill_9(running: Running, data_dir: Path, clock: SystemClock) -> None:
+async def test_rows_survive_kill_9(running: Running, family: Family, data_dir: Path, clock: SystemClock) -> None:
     """A row that was committed is there after everything was killed with -9, though the old pid is somebody else's."""
     postgres = Postgres(data_dir, clock)
     await running(postgres)
     await ask(postgres, "CREATE TABLE kept (word text)", "INSERT INTO kept VALUES ('here')")
-    kill_all(data_dir / FOLDER)
+    kill_all(data_dir / FOLDER, family)
     await postgres.exited()
     await postgres.stop()
     give_pid_to_us(data_dir / FOLDER / "postmaster.pid")

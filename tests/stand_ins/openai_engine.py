@@ -6,7 +6,7 @@ many tokens, when to pause, how to fail. What it saw can be asked afterwards. Te
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,8 +35,8 @@ class Order:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     behaviour: Behaviour | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    running: int = 0
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+    running: set[str] = field(default_factory=set)
     running_max: int = 0
 
     def __post_init__(self) -> None:
@@ -77,6 +77,8 @@ async def _stream(order: Order, request: web.Request, body: dict[str, Any]) -> w
     await response.write(event({}, "stop"))
     if order.usage is not None and (body.get("stream_options") or {}).get("include_usage"):
         await response.write(usage_event(order.usage))
+    # Like llama-server: the slot is free before the end is told.
+    order.running.discard(request.headers["X-Request-Id"])
     await response.write(b"data: [DONE]\n\n")
     return response
 
@@ -111,9 +113,9 @@ async def serve(order: Order) -> AsyncIterator[str]:
     async def complete(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         order.seen.append(body)
-        order.headers.append(dict(request.headers))
-        order.running += 1
-        order.running_max = max(order.running, order.running_max)
+        order.headers.append(request.headers.copy())
+        order.running.add(request.headers["X-Request-Id"])
+        order.running_max = max(len(order.running), order.running_max)
         order.began.set()
         behaviour = order.behaviour or (_stream if body.get("stream") else _whole)
         try:
@@ -122,7 +124,7 @@ async def serve(order: Order) -> AsyncIterator[str]:
             order.gone.set()
             raise
         finally:
-            order.running -= 1
+            order.running.discard(request.headers["X-Request-Id"])
 
     async def models(_request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})

@@ -1,0 +1,96 @@
+import { describe, expect, test } from 'vitest'
+import { json, LiveBody, serve } from '../test/server'
+import { type ChatEvent, streamChat } from './chat'
+import { Problem } from './errors'
+
+const ROUTE = 'POST /v1/chat/completions'
+
+async function collect(signal = new AbortController().signal) {
+  const events: ChatEvent[] = []
+  const messages = [{ role: 'user' as const, content: 'Hello' }]
+  try {
+    for await (const event of streamChat({ model: 'm', messages, signal })) events.push(event)
+    return { events, problem: null }
+  } catch (reason) {
+    return { events, problem: reason }
+  }
+}
+
+function answering(feed: (body: LiveBody) => void) {
+  return serve({
+    [ROUTE]: ({ signal }) => {
+      const body = new LiveBody()
+      const response = body.response(signal)
+      feed(body)
+      return response
+    },
+  })
+}
+
+describe('streamChat', () => {
+  test('asks for a stream with usage and yields text, thinking, finish and usage', async () => {
+    const calls = answering((body) => {
+      body.raw(': waiting\n\n')
+      body.data({ choices: [{ delta: { role: 'assistant', content: '' } }] })
+      body.data({ choices: [{ delta: { reasoning_content: 'hm' } }] })
+      body.text('Hi')
+      body.finish(2)
+    })
+    const { events, problem } = await collect()
+    expect(problem).toBeNull()
+    expect(calls[0]?.body).toEqual({
+      model: 'm',
+      messages: [{ role: 'user', content: 'Hello' }],
+      stream: true,
+      stream_options: { include_usage: true },
+    })
+    expect(events).toEqual([
+      { type: 'delta', text: '', thinking: 'hm' },
+      { type: 'delta', text: 'Hi', thinking: '' },
+      { type: 'finish', reason: 'stop' },
+      { type: 'usage', input: 5, output: 2 },
+    ])
+  })
+
+  test('keeps the text before an error event and throws its message', async () => {
+    answering((body) => {
+      body.text('Half')
+      body.data({ error: { message: 'The engine ran out of memory.' } })
+      body.close()
+    })
+    const { events, problem } = await collect()
+    expect(events).toHaveLength(1)
+    expect(problem).toEqual(new Problem('The engine ran out of memory.'))
+  })
+
+  test('does not take a connection that ends early for a whole answer', async () => {
+    answering((body) => {
+      body.text('Half')
+      body.close()
+    })
+    expect((await collect()).problem).toMatchObject({ message: /ended before/ })
+  })
+
+  test('tells the message, the status and the waiting time of a refusal', async () => {
+    const error = { message: 'The queue is full.', type: 'x', param: null, code: 'x' }
+    serve({ [ROUTE]: () => json({ error }, 429, { 'retry-after': '7' }) })
+    const { problem } = await collect()
+    expect(problem).toEqual(new Problem('The queue is full.', 429, 7))
+  })
+
+  test('says something useful when a refusal is not JSON', async () => {
+    serve({ [ROUTE]: () => new Response('<h1>Bad gateway</h1>', { status: 502 }) })
+    expect((await collect()).problem).toEqual(
+      new Problem('The server answered with status 502.', 502),
+    )
+  })
+
+  test('throws the abort itself and not a problem when it is stopped', async () => {
+    const controller = new AbortController()
+    answering((body) => body.text('Half'))
+    const running = collect(controller.signal)
+    setTimeout(() => controller.abort(), 5)
+    const { problem } = await running
+    expect(problem).not.toBeInstanceOf(Problem)
+  })
+})

@@ -1,0 +1,103 @@
+/**
+ * One streamed answer of /v1/chat/completions.
+ *
+ * The wire format is OpenAI's and is read defensively: engines differ in which
+ * fields they send, so anything missing is skipped rather than trusted. The
+ * stream counts as whole only after `[DONE]` or a finish reason; a connection
+ * that ends before that is a problem, or half an answer would pass for one.
+ */
+import { reportStatus } from './client'
+import { asProblem, isRecord, messageOf, Problem, problemOf } from './errors'
+import { readEvents } from './sse'
+
+export interface ChatMessage {
+  role: 'user' | 'assistant'
+  content: string
+}
+
+export type ChatEvent =
+  | { type: 'delta'; text: string; thinking: string }
+  | { type: 'finish'; reason: string }
+  | { type: 'usage'; input: number; output: number }
+
+export interface ChatRequest {
+  model: string
+  messages: ChatMessage[]
+  signal: AbortSignal
+}
+
+export async function* streamChat(request: ChatRequest): AsyncGenerator<ChatEvent> {
+  const body = await open(request)
+  let whole = false
+  try {
+    for await (const data of readEvents(body)) {
+      if (data === '[DONE]') return
+      for (const event of eventsOf(data)) {
+        whole ||= event.type === 'finish'
+        yield event
+      }
+    }
+  } catch (reason) {
+    if (request.signal.aborted || reason instanceof Problem) throw reason
+    throw new Problem('The connection broke before the answer was complete.')
+  }
+  if (!whole) throw new Problem('The connection ended before the answer was complete.')
+}
+
+async function open({ model, messages, signal }: ChatRequest) {
+  let response: Response
+  try {
+    response = await fetch('/v1/chat/completions', {
+      method: 'POST',
+      credentials: 'same-origin',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({
+        model,
+        messages,
+        stream: true,
+        stream_options: { include_usage: true },
+      }),
+      signal,
+    })
+  } catch (reason) {
+    throw signal.aborted ? reason : asProblem(reason)
+  }
+  if (response.ok && response.body !== null) return response.body
+  reportStatus(response.status)
+  throw problemOf(response, await response.json().catch(() => null))
+}
+
+/** What one `data` field says; throws when it is an error event. */
+function eventsOf(data: string): ChatEvent[] {
+  const chunk = parse(data)
+  if (!isRecord(chunk)) return []
+  if (chunk.error) throw new Problem(messageOf(chunk) ?? 'The engine failed without a reason.')
+
+  const events: ChatEvent[] = []
+  const choice: unknown = Array.isArray(chunk.choices) ? chunk.choices[0] : null
+  if (isRecord(choice)) {
+    const delta = isRecord(choice.delta) ? choice.delta : {}
+    const text = textOf(delta.content)
+    const thinking = textOf(delta.reasoning_content)
+    if (text !== '' || thinking !== '') events.push({ type: 'delta', text, thinking })
+    const reason = choice.finish_reason
+    if (typeof reason === 'string') events.push({ type: 'finish', reason })
+  }
+  if (isRecord(chunk.usage)) {
+    const input = countOf(chunk.usage.prompt_tokens)
+    const output = countOf(chunk.usage.completion_tokens)
+    events.push({ type: 'usage', input, output })
+  }
+  return events
+}
+
+function parse(data: string): unknown {
+  try {
+    return JSON.parse(data)
+  } catch {
+    throw new Problem('The server sent something that is not part of an answer.')
+  }
+}
+
+const textOf = (value: unknown) => (typeof value === 'string' ? value : '')
+const countOf = (value: unknown) => (typeof value === 'number' ? value : 0)

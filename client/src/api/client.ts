@@ -1,0 +1,56 @@
+import createClient, { type Middleware } from 'openapi-fetch'
+import { asProblem, problemOf } from './errors'
+import type { components, paths } from './schema'
+
+type Schemas = components['schemas']
+export type Principal = Schemas['Principal']
+export type Role = Schemas['Principal']['role']
+export type SetupOffer = Schemas['SetupOffer']
+export type ApiKey = Schemas['ApiKey']
+export type NewApiKey = Schemas['NewApiKey']
+export type UsageRow = Schemas['UsageRow']
+export type User = Schemas['User']
+export type Invitation = Schemas['Invitation']
+
+type Listener = () => void
+const unauthorized = new Set<Listener>()
+
+/** Calls `listener` whenever an answer says that nobody is logged in. */
+export function onUnauthorized(listener: Listener): () => void {
+  unauthorized.add(listener)
+  return () => unauthorized.delete(listener)
+}
+
+export function reportStatus(status: number): void {
+  if (status === 401) for (const listener of unauthorized) listener()
+}
+
+const watch401: Middleware = {
+  onResponse: ({ response }) => reportStatus(response.status),
+}
+
+export const api = createClient<paths>({
+  baseUrl: window.location.origin,
+  credentials: 'same-origin',
+  // Looked up at each call, so that a test can put its own in place.
+  fetch: (request) => fetch(request),
+})
+api.use(watch401)
+
+interface Answer<T> {
+  data?: T
+  error?: unknown
+  response: Response
+}
+
+/** Turns an answer of the client into its data, or throws a `Problem`. */
+export async function value<T>(call: Promise<Answer<T>>): Promise<T> {
+  let answer: Answer<T>
+  try {
+    answer = await call
+  } catch (reason) {
+    throw asProblem(reason)
+  }
+  if (!answer.response.ok) throw problemOf(answer.response, answer.error)
+  return answer.data as T
+}

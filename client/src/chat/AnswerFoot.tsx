@@ -1,0 +1,46 @@
+import { ActionIcon, Tooltip } from '@mantine/core'
+import { IconRefresh } from '@tabler/icons-react'
+import { CopyButton } from '../ui/CopyButton'
+import { counted, duration } from '../ui/format'
+import classes from './chat.module.css'
+import type { Answer } from './conversation'
+
+interface Props {
+  answer: Answer
+  onRetry: (() => void) | null
+}
+
+/** What the answer took, and what can be done with it. */
+export function AnswerFoot({ answer, onRetry }: Props) {
+  return (
+    <div className={classes.answerFoot}>
+      <span data-testid="answer-meta">{facts(answer).join(' · ')}</span>
+      {answer.text !== '' && <CopyButton compact label="Copy answer" text={() => answer.text} />}
+      {onRetry !== null && (
+        <Tooltip label="Regenerate">
+          <ActionIcon
+            variant="subtle"
+            color="gray"
+            size="sm"
+            aria-label="Regenerate"
+            onClick={onRetry}
+          >
+            <IconRefresh size={15} />
+          </ActionIcon>
+        </Tooltip>
+      )}
+    </div>
+  )
+}
+
+export function facts(answer: Answer): string[] {
+  const { state, model, tokens, totalMs, firstTokenMs, cutShort } = answer
+  return [
+    state === 'stopped' && 'stopped',
+    cutShort && 'reached its length limit',
+    model,
+    tokens !== null && counted(tokens.output, 'token'),
+    totalMs !== null && duration(totalMs),
+    firstTokenMs !== null && `first token after ${duration(firstTokenMs)}`,
+  ].filter((fact) => fact !== false)
+}

@@ -1,0 +1,102 @@
+import { Button } from '@mantine/core'
+import { useDocumentTitle } from '@mantine/hooks'
+import { IconArrowDown } from '@tabler/icons-react'
+import { useCallback, useEffect, useRef } from 'react'
+import { useChat } from './ChatContext'
+import { Composer } from './Composer'
+import classes from './chat.module.css'
+import { isRunning } from './conversation'
+import { EmptyState } from './EmptyState'
+import { ExchangeView } from './ExchangeView'
+import { useModels } from './ModelProvider'
+import { useEscape } from './useEscape'
+import { useStickToBottom } from './useStickToBottom'
+
+/** On a touch screen the focus would open the keyboard over the page. */
+function focusUnlessTouch(field: HTMLTextAreaElement | null): void {
+  if (window.matchMedia('(pointer: fine)').matches) field?.focus()
+}
+
+export default function ChatPage() {
+  const { store, conversation } = useChat()
+  const { chosen } = useModels()
+  const { scroller, content, stuck, jump } = useStickToBottom()
+  const field = useRef<HTMLTextAreaElement>(null)
+  const running = isRunning(conversation)
+  const model = chosen?.id ?? null
+  useDocumentTitle('Chat · WIRTHFORGE')
+
+  useEffect(() => focusUnlessTouch(field.current), [])
+  // The buttons that call this vanish with it, and the focus must not get lost.
+  const goOn = useCallback(() => {
+    jump()
+    focusUnlessTouch(field.current)
+  }, [jump])
+  const ask = useCallback(
+    (question: string) => {
+      if (model === null) return
+      store.ask(question, model)
+      goOn()
+    },
+    [store, model, goOn],
+  )
+  const retry = useCallback(() => {
+    if (model === null) return
+    store.retry(model)
+    goOn()
+  }, [store, model, goOn])
+
+  useEscape(
+    running,
+    useCallback(() => store.stop(), [store]),
+  )
+
+  const last = conversation.exchanges.length - 1
+  return (
+    <main className={classes.chat}>
+      <div className={classes.scroller} ref={scroller}>
+        <div
+          className={classes.log}
+          ref={content}
+          role="log"
+          aria-label="Conversation"
+          aria-live="polite"
+          // A reader hears the answer once it is whole, not token by token.
+          aria-busy={running}
+        >
+          {conversation.exchanges.map((exchange, index) => (
+            <ExchangeView
+              key={exchange.id}
+              exchange={exchange}
+              onRetry={index === last && !running ? retry : null}
+            />
+          ))}
+          {last === -1 && <EmptyState onAsk={ask} />}
+        </div>
+      </div>
+      <div className={classes.foot}>
+        {!stuck && (
+          <Button
+            className={classes.jump}
+            size="compact-sm"
+            variant="default"
+            leftSection={<IconArrowDown size={14} />}
+            onClick={goOn}
+          >
+            Jump to latest
+          </Button>
+        )}
+        <Composer field={field} running={running} ready={model !== null} onAsk={ask} />
+        {chosen?.demonstration && (
+          <p className={classes.note}>
+            This is the built-in demonstration model: it only rearranges words about this box. Add a
+            real one with <code>wirthforge up --model …</code>.
+          </p>
+        )}
+        <p className={classes.note}>
+          Conversations are not stored yet: this one ends with the page.
+        </p>
+      </div>
+    </main>
+  )
+}

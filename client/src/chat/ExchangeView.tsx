@@ -1,0 +1,49 @@
+import { VisuallyHidden } from '@mantine/core'
+import { memo } from 'react'
+import { AnswerFoot } from './AnswerFoot'
+import { AnswerProblem } from './AnswerProblem'
+import classes from './chat.module.css'
+import type { Answer, Exchange } from './conversation'
+import { Markdown } from './Markdown'
+import { WaitingLine } from './WaitingLine'
+
+interface Props {
+  exchange: Exchange
+  /** Asks the question once more; null where that is not on offer. */
+  onRetry: (() => void) | null
+}
+
+/** Memoised: an exchange keeps its identity unless it changed. */
+export const ExchangeView = memo(function ExchangeView({ exchange, onRetry }: Props) {
+  const { question, answer } = exchange
+  return (
+    <article className={classes.exchange}>
+      <VisuallyHidden component="h2">You asked</VisuallyHidden>
+      <p className={classes.question} data-testid="question">
+        {question}
+      </p>
+      <VisuallyHidden component="h2">Answer</VisuallyHidden>
+      <AnswerView answer={answer} onRetry={onRetry} />
+    </article>
+  )
+})
+
+function AnswerView({ answer, onRetry }: { answer: Answer; onRetry: Props['onRetry'] }) {
+  const over = answer.state !== 'waiting' && answer.state !== 'streaming'
+  return (
+    <div className={classes.answer} data-state={answer.state}>
+      {answer.state === 'waiting' && <WaitingLine since={answer.startedAt} />}
+      {answer.thinking !== '' && (
+        <details className={classes.thinking}>
+          <summary>Thinking{!over && answer.text === '' ? '…' : ''}</summary>
+          <div>{answer.thinking}</div>
+        </details>
+      )}
+      <div data-testid="answer" hidden={answer.text === ''}>
+        <Markdown text={answer.text} growing={!over} />
+      </div>
+      {answer.problem !== null && <AnswerProblem problem={answer.problem} onRetry={onRetry} />}
+      {over && <AnswerFoot answer={answer} onRetry={answer.problem === null ? onRetry : null} />}
+    </div>
+  )
+}

@@ -1,0 +1,37 @@
+import { useLocalStorage, useWindowEvent } from '@mantine/hooks'
+import { createContext, type ReactNode, useContext, useMemo } from 'react'
+import type { Problem } from '../api/errors'
+import { listModels, type Model } from '../api/models'
+import { useResource } from '../ui/useResource'
+
+interface Models {
+  models: Model[] | null
+  problem: Problem | null
+  reload: () => void
+  /** The model the next question goes to; null while none is known. */
+  chosen: Model | null
+  choose: (id: string) => void
+}
+
+const Context = createContext<Models | null>(null)
+
+/** The models of the box and the one this person last chose in this browser. */
+export function ModelProvider({ children }: { children: ReactNode }) {
+  const { data, problem, reload } = useResource(listModels)
+  const [id, choose] = useLocalStorage({ key: 'wirthforge.model', defaultValue: '' })
+  // An admin may have changed the models while the page lay in a background tab.
+  useWindowEvent('focus', reload)
+
+  const models = useMemo<Models>(() => {
+    // A model that is gone gives way to the first one, but stays remembered.
+    const chosen = data?.find((model) => model.id === id) ?? data?.[0] ?? null
+    return { models: data, problem, reload, chosen, choose }
+  }, [data, problem, reload, id, choose])
+  return <Context value={models}>{children}</Context>
+}
+
+export function useModels(): Models {
+  const models = useContext(Context)
+  if (models === null) throw new Error('useModels needs a ModelProvider above it')
+  return models
+}

@@ -1,0 +1,144 @@
+/**
+ * A conversation as a value.
+ *
+ * It is a list of exchanges, one question and its answer each, because that is
+ * what every operation is about: asking adds one, regenerating replaces the
+ * answer of the last one. An answer is `waiting` until its first token,
+ * `streaming` until it ends, and then one of `complete`, `stopped`, `failed`.
+ * Only the last answer ever changes, and an exchange that does not change
+ * keeps its identity, so that finished messages need not be drawn again.
+ */
+import type { ChatEvent, ChatMessage } from '../api/chat'
+import type { Problem } from '../api/errors'
+
+type AnswerState = 'waiting' | 'streaming' | 'complete' | 'stopped' | 'failed'
+
+export interface Answer {
+  state: AnswerState
+  model: string
+  text: string
+  thinking: string
+  startedAt: number
+  firstTokenMs: number | null
+  totalMs: number | null
+  tokens: { input: number; output: number } | null
+  /** The engine ended the answer because it may not grow longer. */
+  cutShort: boolean
+  problem: Problem | null
+}
+
+export interface Exchange {
+  id: number
+  question: string
+  answer: Answer
+}
+
+export interface Conversation {
+  exchanges: readonly Exchange[]
+}
+
+export type Action =
+  | { type: 'asked'; id: number; question: string; model: string; at: number }
+  | { type: 'retried'; model: string; at: number }
+  | { type: 'received'; events: readonly ChatEvent[]; at: number }
+  | { type: 'ended'; state: 'complete' | 'stopped'; at: number }
+  | { type: 'failed'; problem: Problem; at: number }
+  | { type: 'cleared' }
+
+export const EMPTY: Conversation = { exchanges: [] }
+
+export function reduce(conversation: Conversation, action: Action): Conversation {
+  switch (action.type) {
+    case 'cleared':
+      return EMPTY
+    case 'asked': {
+      const { id, question, model, at } = action
+      const exchange = { id, question, answer: fresh(model, at) }
+      return { exchanges: [...conversation.exchanges, exchange] }
+    }
+    case 'retried':
+      return withLastAnswer(conversation, () => fresh(action.model, action.at))
+    case 'received':
+      return withLastAnswer(conversation, (answer) =>
+        action.events.reduce((grown, event) => grow(grown, event, action.at), answer),
+      )
+    case 'ended':
+      return withLastAnswer(conversation, (answer) => ({
+        ...answer,
+        state: action.state,
+        totalMs: action.at - answer.startedAt,
+      }))
+    case 'failed':
+      return withLastAnswer(conversation, (answer) => ({
+        ...answer,
+        state: 'failed',
+        problem: action.problem,
+        totalMs: action.at - answer.startedAt,
+      }))
+  }
+}
+
+function fresh(model: string, at: number): Answer {
+  return {
+    state: 'waiting',
+    model,
+    text: '',
+    thinking: '',
+    startedAt: at,
+    firstTokenMs: null,
+    totalMs: null,
+    tokens: null,
+    cutShort: false,
+    problem: null,
+  }
+}
+
+function grow(answer: Answer, event: ChatEvent, at: number): Answer {
+  switch (event.type) {
+    case 'delta':
+      return {
+        ...answer,
+        state: 'streaming',
+        text: answer.text + event.text,
+        thinking: answer.thinking + event.thinking,
+        firstTokenMs: answer.firstTokenMs ?? at - answer.startedAt,
+      }
+    case 'finish':
+      return { ...answer, cutShort: event.reason === 'length' }
+    case 'usage':
+      return { ...answer, tokens: { input: event.input, output: event.output } }
+  }
+}
+
+function withLastAnswer(
+  conversation: Conversation,
+  change: (answer: Answer) => Answer,
+): Conversation {
+  const last = conversation.exchanges.at(-1)
+  if (last === undefined) return conversation
+  const changed = { ...last, answer: change(last.answer) }
+  return { exchanges: [...conversation.exchanges.slice(0, -1), changed] }
+}
+
+/** True while the last answer may still grow. */
+export function isRunning({ exchanges }: Conversation): boolean {
+  const state = exchanges.at(-1)?.answer.state
+  return state === 'waiting' || state === 'streaming'
+}
+
+/**
+ * What the model gets to read for the last question. Exchanges that brought no
+ * text are left out whole: two questions in a row upset some chat templates.
+ */
+export function messagesFor({ exchanges }: Conversation): ChatMessage[] {
+  const last = exchanges.at(-1)
+  if (last === undefined) return []
+  const told = exchanges.slice(0, -1).filter(({ answer }) => answer.text !== '')
+  return [
+    ...told.flatMap(({ question, answer }): ChatMessage[] => [
+      { role: 'user', content: question },
+      { role: 'assistant', content: answer.text },
+    ]),
+    { role: 'user', content: last.question },
+  ]
+}

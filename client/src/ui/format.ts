@@ -1,0 +1,28 @@
+const whole = new Intl.NumberFormat('en')
+const day = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', year: 'numeric' })
+const minute = new Intl.DateTimeFormat('en-GB', {
+  day: 'numeric',
+  month: 'short',
+  hour: '2-digit',
+  minute: '2-digit',
+})
+
+export const count = (n: number) => whole.format(n)
+
+/** "1 token", "2 tokens". */
+export const counted = (n: number, noun: string) => `${count(n)} ${noun}${n === 1 ? '' : 's'}`
+
+/** Keeps a number and its unit on one line. */
+const NBSP = '\u00a0'
+
+/** Milliseconds in the unit one would say: "240 ms", "3.2 s", "2 min 5 s". */
+export function duration(ms: number): string {
+  if (ms < 1000) return `${Math.round(ms)}${NBSP}ms`
+  const seconds = ms / 1000
+  if (seconds < 59.95) return `${seconds.toFixed(1)}${NBSP}s`
+  const rounded = Math.round(seconds)
+  return `${Math.floor(rounded / 60)}${NBSP}min ${rounded % 60}${NBSP}s`
+}
+
+export const date = (iso: string) => day.format(new Date(iso))
+export const dateTime = (iso: string) => minute.format(new Date(iso))

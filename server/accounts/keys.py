@@ -1,10 +1,11 @@
 """API keys: what a person gives to a program. Shown once, stored hashed."""
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from server.accounts.secrets import digest, new_api_key, shown_part
 from server.clock import Clock, uuid7
@@ -14,6 +15,8 @@ from server.errors import Conflict, InvalidRequest, NotFound
 from server.messages import Principal
 
 LABEL_LENGTH_MAX = 100
+# One line, of what Postgres can hold.
+LABEL = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{LABEL_LENGTH_MAX}}}")
 KEYS_PER_USER_MAX = 100
 DAYS_MAX = 3650
 # How exact the last use is: one write a minute for a busy key, not one a request.
@@ -37,8 +40,8 @@ class ApiKeys:
             InvalidRequest: the label or the expiry will not do.
             Conflict: the person has KEYS_PER_USER_MAX keys already.
         """
-        if not label.strip() or len(label) > LABEL_LENGTH_MAX:
-            raise InvalidRequest(f"A label has 1 to {LABEL_LENGTH_MAX} characters.", param="label")
+        if not LABEL.fullmatch(label.strip()):
+            raise InvalidRequest(f"A label has 1 to {LABEL_LENGTH_MAX} characters on one line.", param="label")
         if days is not None and not 1 <= days <= DAYS_MAX:
             raise InvalidRequest(f"A key expires after 1 to {DAYS_MAX} days, or never.", param="expires_in_days")
         key, now = new_api_key(), self._clock.now()
@@ -53,9 +56,14 @@ class ApiKeys:
             last_used_at=None,
             revoked_at=None,
         )
-        if len(await self.of(user_id)) >= KEYS_PER_USER_MAX:
-            raise Conflict(f"You have {KEYS_PER_USER_MAX} keys: revoke one first.", code="too_many_keys")
         async with self._database.transaction() as session:
+            # Locked, so that keys that are made at once are counted one after the other.
+            await session.get(User, user_id, with_for_update=True)
+            count = await session.scalar(
+                select(func.count()).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
+            )
+            if count is not None and count >= KEYS_PER_USER_MAX:
+                raise Conflict(f"You have {KEYS_PER_USER_MAX} keys: revoke one first.", code="too_many_keys")
             session.add(row)
         return row, key
 

@@ -2,15 +2,16 @@
 
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 
 from server.accounts.passwords import Passwords
 from server.accounts.secrets import digest, new_token
 from server.accounts.throttle import LoginThrottle
+from server.accounts.users import find
 from server.clock import Clock
 from server.db.models import LoginSession, User
 from server.db.session import Database
-from server.errors import NotAuthenticated
+from server.errors import InvalidRequest, NotAuthenticated
 from server.messages import Principal
 
 
@@ -37,15 +38,30 @@ class Logins:
             NotAuthenticated: the same sentence, after the same time, whether the name or the password is wrong.
             TooMany: too many attempts.
         """
+        user = await self._proved(name, password, address)
+        if user is None:
+            raise NotAuthenticated("The name or the password is wrong.", code="wrong_login")
+        return await self.open(user)
+
+    async def confirm(self, principal: Principal, password: str, address: str) -> None:
+        """Have somebody who is logged in prove it once more; guessing is no cheaper here than at the door.
+
+        Raises:
+            InvalidRequest: the password is wrong.
+            TooMany: too many attempts.
+        """
+        if await self._proved(principal.name, password, address) is None:
+            raise InvalidRequest("The current password is wrong.", param="current", code="wrong_password")
+
+    async def _proved(self, name: str, password: str, address: str) -> User | None:
         await self._throttle.count(name, address)
         async with self._database.transaction() as session:
-            user = await session.scalar(select(User).where(func.lower(User.name) == name.lower()))
-        may_enter = user is not None and user.disabled_at is None
-        is_right = await self._passwords.matches(password, user.password_hash if user and may_enter else None)
-        if user is None or not is_right:
-            raise NotAuthenticated("The name or the password is wrong.", code="wrong_login")
+            user = await find(session, name)
+        stored = user.password_hash if user is not None and user.disabled_at is None else None
+        if not await self._passwords.matches(password, stored):
+            return None
         await self._throttle.forgive(name, address)
-        return await self.open(user)
+        return user
 
     async def open(self, user: User) -> tuple[Principal, str]:
         """Start a session for somebody who has proved who they are."""

@@ -3,7 +3,7 @@
 Three counts, because each alone has a hole: per account and address (the ordinary attacker), per address (one who
 tries many accounts), per account (one with many addresses; high, since it can lock out the owner). An attempt counts
 before the password is checked, so that a burst of parallel ones does not slip through; a success takes its own count
-back.
+back. An attempt that one count refuses is not counted by those after it: else one address could lock out the owner.
 """
 
 from typing import Any
@@ -30,32 +30,33 @@ class LoginThrottle:
             TooMany: there were too many.
             Unavailable: Redis is away; nobody logs in uncounted.
         """
-        names = _names(account, address)
-        try:
-            pipe: Any = self._redis.pipeline(transaction=True)
-            async with pipe:
-                for name in names.values():
-                    pipe.incr(name)
-                    pipe.ttl(name)
-                results = await pipe.execute()
-            counts = dict(zip(names, results[::2], strict=True))
-            left_s = dict(zip(names, results[1::2], strict=True))
-            for kind, name in names.items():
-                # No expiry yet: this attempt opened the window.
-                if left_s[kind] < 0:
-                    await self._redis.expire(name, WINDOW_S)
-        except (RedisError, OSError) as error:
-            raise Unavailable(
-                "Nobody can log in right now: the server cannot reach Redis.", code="login_unavailable", retry_after_s=5
-            ) from error
-        for kind, count in counts.items():
+        for kind, name in _names(account, address).items():
+            try:
+                count, left_s = await self._count(name)
+            except (RedisError, OSError) as error:
+                raise Unavailable(
+                    "Nobody can log in right now: the server cannot reach Redis.",
+                    code="login_unavailable",
+                    retry_after_s=5,
+                ) from error
             if count > ATTEMPTS_MAX[kind]:
-                wait_s = left_s[kind] if left_s[kind] > 0 else WINDOW_S
+                minutes = -(-left_s // 60)
                 raise TooMany(
-                    f"Too many attempts to log in. Try again in {-(-wait_s // 60)} minutes.",
+                    f"Too many attempts to log in. Try again in {minutes} minute{'s' if minutes > 1 else ''}.",
                     code="too_many_logins",
-                    retry_after_s=wait_s,
+                    retry_after_s=left_s,
                 )
+
+    async def _count(self, name: str) -> tuple[int, int]:
+        """Attempts under this name in its window, with this one, and the seconds that are left of the window."""
+        pipe: Any = self._redis.pipeline(transaction=True)
+        async with pipe:
+            # The first attempt opens the window; later ones leave its end where it is.
+            pipe.set(name, 0, ex=WINDOW_S, nx=True)
+            pipe.incr(name)
+            pipe.ttl(name)
+            _, count, left_s = await pipe.execute()
+        return count, max(1, left_s)
 
     async def forgive(self, account: str, address: str) -> None:
         """The attempt was the owner's: forget those of this account from this address."""

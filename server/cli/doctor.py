@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from server.app import engines_from
-from server.cli.models import chosen_files
+from server.cli.models import require_paths
 from server.cli.options import run, settings_from, settings_options
 from server.cli.serve import listen
 from server.db.migrate import require_newest
@@ -43,11 +43,12 @@ def doctor(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
     """Check this machine and these settings. Exit status 1 if something is missing."""
     settings = settings_from(config, **flags)
     findings = [*_machine(), *_parts(settings), *_data(settings), *run(_services(settings))]
+    width = max(len(finding.subject) for finding in findings)
     for finding in findings:
         mark = click.style("missing", fg="red") if finding.fix else click.style("ok     ", fg="green")
-        click.echo(f"{mark}  {finding.subject:<12} {finding.state}")
+        click.echo(f"{mark}  {finding.subject:<{width}}  {finding.state}")
         if finding.fix:
-            click.echo(f"{'':9}{'':13}→ {finding.fix}")
+            click.echo(f"{'':{len('missing') + width + 4}}→ {finding.fix}")
     if any(finding.fix for finding in findings):
         sys.exit(1)
 
@@ -95,7 +96,7 @@ def _data(settings: Settings) -> Iterable[Finding]:
         "disk", f"{free / 2**30:.0f} GiB free", "" if free >= FREE_BYTES_MIN else "free some space: models are large"
     )
     if not settings.engines:
-        yield _attempt("models", "can be found", lambda: chosen_files(settings))
+        yield _attempt("models", "can be found", lambda: require_paths(settings))
 
 
 def _attempt(subject: str, state: str, attempt: Callable[[], object]) -> Finding:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from httpx2 import TransportError
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from msgspec import Struct
 
 from server.app import engines_from
@@ -16,6 +17,9 @@ from server.errors import EngineFailed, StartError
 from server.settings import Settings
 
 HUB = "hf:"
+HUB_ANSWER_S_MAX = 5
+# The hub answers 401 also for what does not exist.
+HUB_REFUSALS = frozenset({401, 403, 404})
 
 
 class ModelFile(Struct, frozen=True):
@@ -48,6 +52,20 @@ def chosen_files(settings: Settings) -> list[ModelFile]:
     return files
 
 
+def fetch_missing(settings: Settings) -> None:
+    """Fetch what `chosen_files` would, before an event loop runs, so that Ctrl-C ends a long download."""
+    for model in settings.models:
+        if model.startswith(HUB):
+            _fetch(settings, model)
+
+
+def require_paths(settings: Settings) -> None:
+    """Check that models which are given by path are there. Fetches nothing, makes nothing. Raises StartError."""
+    for model in settings.models:
+        if not model.startswith(HUB):
+            _resolve(settings, model)
+
+
 def _demonstration(settings: Settings) -> ModelFile:
     folder = settings.data_dir / "demonstration"
     path = folder / f"{tiny_model.NAME}.gguf"
@@ -72,15 +90,31 @@ def _fetch(settings: Settings, model: str) -> Path:
     if repo.count("/") != 1 or not file.endswith(".gguf"):
         raise StartError(f"{model!r} does not name a model: write {HUB}owner/repo:file.gguf.")
     folder = models_dir(settings)
+    if (folder / file).is_file():
+        return folder / file
     try:
+        # Asked once by ourselves: when the hub is away, the library would try again for half a minute and more.
+        get_hf_file_metadata(hf_hub_url(repo, file), timeout=HUB_ANSWER_S_MAX)
         return Path(hf_hub_download(repo, file, local_dir=folder))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        reason = f"the hub answers {status}" if status else "Hugging Face cannot be reached from here"
+    except HFValidationError:
+        raise StartError(f"{model!r} does not name a model: write {HUB}owner/repo:file.gguf.") from None
+    except (TransportError, OSError) as error:
         raise StartError(
-            f"{model} cannot be fetched: {reason}. Copy any GGUF file into {folder}, pass --model PATH, or use an "
-            "engine that runs already with --engine URL."
+            f"{model} cannot be fetched: {_reason(error)}. Copy any GGUF file into {folder}, pass --model PATH, or use "
+            "an engine that runs already with --engine URL."
         ) from None
+
+
+def _reason(error: TransportError | OSError) -> str:
+    match error:
+        case HfHubHTTPError() if error.response.status_code in HUB_REFUSALS:
+            return "the hub has no such file, or shows it only to those with a token (HF_TOKEN)"
+        case HfHubHTTPError():
+            return f"the hub answers {error.response.status_code}"
+        case OSError(strerror=str(reason), filename=str(path)):
+            return f"{path}: {reason}"
+        case _:
+            return "Hugging Face cannot be reached from here"
 
 
 @click.group()

@@ -75,6 +75,7 @@ async def open_users(settings: Settings) -> AsyncIterator[Users]:
 
 
 def address_of(settings: Settings) -> str:
-    """How the running server is reached; empty if nobody knows."""
+    """How the running server is reached: as it told, or else as it would be with these settings."""
     running = lock.holder(settings.data_dir)
-    return settings.public_url.rstrip("/") or (running.address if running else "")
+    told = running.address if running else ""
+    return settings.public_url.rstrip("/") or told or f"http://{settings.host}:{settings.port}"

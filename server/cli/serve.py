@@ -138,7 +138,7 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
     }
     missing = [name for name, value in needed.items() if not value]
     if missing:
-        raise StartError(f"`serve` needs {' and '.join(missing)}. (`up` brings its own parts.)")
+        raise StartError(f"`serve` needs {', '.join(missing)}. (`up` brings its own parts.)")
     configure_logging(settings)
     run(_serve(settings))
 

@@ -13,7 +13,7 @@ from server import VERSION
 from server.accounts.passwords import Passwords
 from server.accounts.users import SETUP_HOURS, Users
 from server.app import create_app, engines_from
-from server.cli.models import ModelFile, chosen_files
+from server.cli.models import HUB, ModelFile, chosen_files, fetch_missing
 from server.cli.options import run, settings_from, settings_options
 from server.cli.serve import WebServer, address, listen, on_signals
 from server.clock import Clock, SystemClock
@@ -49,6 +49,7 @@ def up(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
     """Start everything: Postgres, Redis, models, and the server. Ctrl-C stops it all."""
     settings = settings_from(config, **flags)
     configure_logging(settings)
+    fetch_missing(settings)
     run(Up(settings).run())
 
 
@@ -61,6 +62,7 @@ class Up:
         self._server: WebServer | None = None
         self._task: asyncio.Task[Any] | None = None
         self._is_stopping = False
+        self._name_width = 0
 
     async def run(self) -> None:
         """Start the parts in order, serve until stopped, stop them in reverse."""
@@ -86,16 +88,18 @@ class Up:
 
     async def _run(self) -> None:
         async with AsyncExitStack() as stack:
+            # The folder before the port: whoever starts a second server wants to know where the first one is.
+            data = stack.enter_context(lock.hold(self._settings.data_dir))
             listening = stack.enter_context(listen(self._settings))
             where = address(self._settings, listening)
-            data = stack.enter_context(lock.hold(self._settings.data_dir))
             parts, engines, settings = self._parts()
-            supervisor = Supervisor(parts, self._clock, on_change=_tell_change)
+            self._name_width = max(len(_shown(name)) for name in ("schema", *(part.name for part in parts)))
+            supervisor = Supervisor(parts, self._clock, on_change=self._tell_change)
             stack.push_async_callback(supervisor.stop)
             await supervisor.start()
             before, after = await migrate(settings.database_url)
             if before != after:
-                tell(f"  schema     at revision {after}")
+                self._tell_part("schema", f"at revision {after}")
             setup_link = await self._first_admin(settings, where)
             data.tell(where)
             self._server = WebServer(
@@ -117,6 +121,9 @@ class Up:
         if settings.engines:
             return parts, engines_from(settings), settings
         llamas = [(file, self._llama(file)) for file in chosen_files(settings)]
+        if any(file.is_demonstration for file, _ in llamas):
+            tell("No model is given, so the demonstration model answers, with nonsense.")
+            tell(f"For a real one: --model PATH or --model {HUB}owner/repo:file.gguf")
         engines: list[Engine] = [
             OpenAICompatible(
                 llama.base_url,
@@ -140,6 +147,12 @@ class Up:
             clock=self._clock,
         )
 
+    def _tell_change(self, change: PartChanged) -> None:
+        self._tell_part(_shown(change.name), "ready" if change.up else f"away: {change.reason}")
+
+    def _tell_part(self, name: str, state: str) -> None:
+        tell(f"  {name:<{self._name_width}}  {state}")
+
     async def _first_admin(self, settings: Settings, where: str) -> str | None:
         """Create the first admin on an empty box; returns their set-up link until they have used one."""
         database = Database(settings.database_url, connections_max=1)
@@ -153,8 +166,8 @@ class Up:
             await database.close()
 
 
-def _tell_change(change: PartChanged) -> None:
-    tell(f"  {change.name:<10} {'ready' if change.up else f'away: {change.reason}'}")
+def _shown(part: str) -> str:
+    return part.removeprefix("llama-")
 
 
 def _greet(where: str, setup_link: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import click
 
 from server.cli.options import address_of, open_users, run, settings_from, settings_options
+from server.errors import InvalidRequest
 from server.messages import Role
 from server.settings import Settings
 
@@ -17,7 +18,12 @@ def user() -> None:
 
 
 def _read_password(from_stdin: bool) -> str | None:  # noqa: FBT001 (a flag of the command line)
-    return sys.stdin.readline().rstrip("\r\n") if from_stdin else None
+    if not from_stdin:
+        return None
+    try:
+        return sys.stdin.buffer.readline().decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise InvalidRequest("The password on standard input is not UTF-8.", param="password") from None
 
 
 def _setup_link(settings: Settings, token: str) -> str:

@@ -106,8 +106,7 @@ class Accounts(Controller):
         self, request: Request[Any, Any, Any], data: JSONBody[LoginRequest], logins: NamedDependency[Logins]
     ) -> Response[Principal]:
         """Log in with name and password."""
-        address = request.client.host if request.client else ""
-        principal, token = await logins.log_in(data.name, data.password, address)
+        principal, token = await logins.log_in(data.name, data.password, _address(request))
         return _logged_in(request, principal, token, logins)
 
     @post("/logout", status_code=204)
@@ -148,7 +147,8 @@ class Accounts(Controller):
         logins: NamedDependency[Logins],
     ) -> Response[None]:
         """Change one's password. Every other browser is logged out."""
-        await users.change_password(principal, data.current, data.new)
+        await logins.confirm(principal, data.current, _address(request))
+        await users.set_password(principal.id, data.new)
         response = Response(None, status_code=204)
         if principal.key_id is None:
             _, token = await logins.open(await users.named(principal.name))
@@ -174,6 +174,10 @@ class Accounts(Controller):
     ) -> None:
         """End a key, at once."""
         await keys.revoke(key_id, principal.id)
+
+
+def _address(request: Request[Any, Any, Any]) -> str:
+    return request.client.host if request.client else ""
 
 
 def _logged_in(

@@ -31,21 +31,32 @@ NOT_BUILT = """<!doctype html><title>WIRTHFORGE</title><h1>The web client is not
 @get(["/", "/{path:path}"], include_in_schema=False)
 async def page(path: FromPath[str] = "/") -> File | Response[str]:
     """A file of the client; any other path is the client's own route, so its start page."""
-    found = (STATIC / path.lstrip("/")).resolve()
-    if found.is_file() and found.is_relative_to(STATIC.resolve()):
+    if (found := _found(path)) is not None:
         return _file(found, FOREVER if path.startswith("/assets/") else ALWAYS_ASK)
     if f"{path}/".startswith(PROGRAM_PATHS):
         raise NotFound("There is nothing at this address.")
-    index = STATIC / "index.html"
-    if not index.is_file():
-        return Response(NOT_BUILT, status_code=503, media_type=MediaType.HTML, headers=SECURITY_HEADERS)
-    return _file(index, ALWAYS_ASK)
+    return _page("index.html")
 
 
 @get("/docs", include_in_schema=False)
-async def api_docs() -> File:
+async def api_docs() -> File | Response[str]:
     """The API's documentation, readable offline."""
-    return _file(STATIC / "docs.html", ALWAYS_ASK)
+    return _page("docs.html")
+
+
+def _found(path: str) -> Path | None:
+    """The client's file at this path, and no other file."""
+    try:
+        found = (STATIC / path.lstrip("/")).resolve()
+        return found if found.is_file() and found.is_relative_to(STATIC.resolve()) else None
+    except (ValueError, OSError):
+        return None  # no file could have such a name: it holds a NUL, or is too long
+
+
+def _page(name: str) -> File | Response[str]:
+    if not (STATIC / name).is_file():
+        return Response(NOT_BUILT, status_code=503, media_type=MediaType.HTML, headers=SECURITY_HEADERS)
+    return _file(STATIC / name, ALWAYS_ASK)
 
 
 def _file(path: Path, caching: dict[str, str]) -> File:

@@ -13,15 +13,12 @@ import structlog
 from litestar import Litestar, Request
 from litestar.di import NamedDependency, Provide
 from litestar.middleware import DefineMiddleware
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from quotas.ledger import Ledger
-from server import VERSION
 from server.accounts.authentication import Authentication, require_admin
 from server.accounts.keys import ApiKeys
 from server.accounts.logins import Logins
@@ -30,6 +27,7 @@ from server.accounts.secrets import new_token
 from server.accounts.throttle import LoginThrottle
 from server.accounts.users import Users
 from server.api import health, openai
+from server.api.documentation import documentation
 from server.api.faults import answer_fault
 from server.api.origin import OriginCheck
 from server.api.scope import RequestScopes
@@ -131,9 +129,7 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
         middleware=[DefineMiddleware(OriginCheck, public_url=settings.public_url)],
         exception_handlers={Exception: answer_fault},
         lifespan=[running],
-        openapi_config=OpenAPIConfig(
-            title="WIRTHFORGE", version=VERSION, path="/schema", render_plugins=[JsonRenderPlugin()]
-        ),
+        openapi_config=documentation(),
         request_max_body_size=settings.request_bytes_max,
         logging_config=None,
     )

@@ -41,7 +41,7 @@ class Passwords:
             self._nobody = await asyncio.to_thread(self._hasher.hash, "nobody has this password")
         async with self._turns:
             is_right = await asyncio.to_thread(self._verify, stored or self._nobody, password[:LENGTH_MAX])
-        return is_right and stored is not None
+        return is_right and stored is not None and len(password) <= LENGTH_MAX
 
     def _verify(self, stored: str, password: str) -> bool:
         try:

@@ -65,7 +65,7 @@ class Users:
 
         Raises:
             NotFound: there is no such person.
-            Conflict: it would leave no admin who can log in.
+            Conflict: it would take the last admin away.
         """
         async with self._database.transaction() as session:
             # All admins are locked, so that two admins who demote each other at once cannot both succeed.
@@ -73,10 +73,11 @@ class Users:
             user = await session.get(User, user_id, with_for_update=True)
             if user is None:
                 raise NotFound("There is no such person.")
+            was_admin = _administers(user)
             user.role = role or user.role
             if is_disabled is not None:
                 user.disabled_at = self._clock.now() if is_disabled else None
-            if not any(admin.role == "admin" and admin.disabled_at is None for admin in {*admins, user}):
+            if was_admin and not any(map(_administers, admins)):
                 raise Conflict("The last admin stays: make somebody else admin first.", code="last_admin")
             if user.disabled_at is not None:
                 await session.execute(delete(LoginSession).where(LoginSession.user_id == user_id))
@@ -164,6 +165,10 @@ async def find(session: AsyncSession, name: str) -> User | None:
         return None  # also spares Postgres what no text of it can hold
     user: User | None = await session.scalar(select(User).where(func.lower(User.name) == func.lower(name)))
     return user
+
+
+def _administers(user: User) -> bool:
+    return user.role == "admin" and user.disabled_at is None
 
 
 def _check_name(name: str) -> None:

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from server.api.documentation import ChatCompletion, Completion, Embedding
 from server.api.faults import error_event
 from server.api.scope import request_scope
 from server.api.wire import parse
@@ -72,7 +73,7 @@ async def _answer(
     return _Bytes(answer, first)
 
 
-@post("/chat/completions", status_code=200)
+@post("/chat/completions", status_code=200, operation_class=ChatCompletion)
 async def chat_completions(
     request: Request[Any, Any, Any], principal: NamedDependency[Principal], pipeline: NamedDependency[Pipeline]
 ) -> ASGIApp:
@@ -80,7 +81,7 @@ async def chat_completions(
     return await _answer("chat.completions", request, principal, pipeline)
 
 
-@post("/completions", status_code=200)
+@post("/completions", status_code=200, operation_class=Completion)
 async def completions(
     request: Request[Any, Any, Any], principal: NamedDependency[Principal], pipeline: NamedDependency[Pipeline]
 ) -> ASGIApp:
@@ -88,7 +89,7 @@ async def completions(
     return await _answer("completions", request, principal, pipeline)
 
 
-@post("/embeddings", status_code=200)
+@post("/embeddings", status_code=200, operation_class=Embedding)
 async def embeddings(
     request: Request[Any, Any, Any], principal: NamedDependency[Principal], pipeline: NamedDependency[Pipeline]
 ) -> ASGIApp:

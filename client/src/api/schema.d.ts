@@ -13,7 +13,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** ChatCompletions */
+        /**
+         * ChatCompletions
+         * @description Answer a conversation, streamed or in one piece.
+         */
         post: operations["V1ChatCompletionsChatCompletions"];
         delete?: never;
         options?: never;
@@ -30,7 +33,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Completions */
+        /**
+         * Completions
+         * @description Go on with a text, streamed or in one piece.
+         */
         post: operations["V1CompletionsCompletions"];
         delete?: never;
         options?: never;
@@ -47,7 +53,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Embeddings */
+        /**
+         * Embeddings
+         * @description Turn texts into vectors, where the engine can.
+         */
         post: operations["V1EmbeddingsEmbeddings"];
         delete?: never;
         options?: never;
@@ -62,7 +71,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Models */
+        /**
+         * Models
+         * @description Every model that can be asked.
+         */
         get: operations["V1ModelsModels"];
         put?: never;
         post?: never;
@@ -79,25 +91,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Model */
+        /**
+         * Model
+         * @description One model.
+         */
         get: operations["V1ModelsModel"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/health": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** Health */
-        get: operations["HealthHealth"];
         put?: never;
         post?: never;
         delete?: never;
@@ -113,8 +111,31 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Health */
+        /**
+         * Health
+         * @description The process answers. Depends on nothing.
+         */
         get: operations["HealthzHealth"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Health
+         * @description The process answers. Depends on nothing.
+         */
+        get: operations["HealthHealth"];
         put?: never;
         post?: never;
         delete?: never;
@@ -130,7 +151,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Ready */
+        /**
+         * Ready
+         * @description Whether requests can be served: Postgres, Redis and at least one engine answer. 503 if not.
+         */
         get: operations["ReadyzReady"];
         put?: never;
         post?: never;
@@ -147,7 +171,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Metrics */
+        /**
+         * Metrics
+         * @description Prometheus' text format, for an admin's API key.
+         */
         get: operations["MetricsMetrics"];
         put?: never;
         post?: never;
@@ -166,7 +193,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** ChangePassword */
+        /**
+         * ChangePassword
+         * @description Change one's password. Every other browser is logged out.
+         */
         post: operations["ApiPasswordChangePassword"];
         delete?: never;
         options?: never;
@@ -183,7 +213,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** CheckSetup */
+        /**
+         * CheckSetup
+         * @description Whom a set-up link is for.
+         */
         post: operations["ApiSetupCheckCheckSetup"];
         delete?: never;
         options?: never;
@@ -198,10 +231,16 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** ListKeys */
+        /**
+         * ListKeys
+         * @description One's own keys.
+         */
         get: operations["ApiKeysListKeys"];
         put?: never;
-        /** CreateKey */
+        /**
+         * CreateKey
+         * @description Make a key. This is the only time it is shown.
+         */
         post: operations["ApiKeysCreateKey"];
         delete?: never;
         options?: never;
@@ -218,7 +257,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** LogIn */
+        /**
+         * LogIn
+         * @description Log in with name and password.
+         */
         post: operations["ApiLoginLogIn"];
         delete?: never;
         options?: never;
@@ -235,7 +277,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** LogOut */
+        /**
+         * LogOut
+         * @description Log out of this browser.
+         */
         post: operations["ApiLogoutLogOut"];
         delete?: never;
         options?: never;
@@ -253,7 +298,10 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        /** RevokeKey */
+        /**
+         * RevokeKey
+         * @description End a key, at once.
+         */
         delete: operations["ApiKeysKeyIdRevokeKey"];
         options?: never;
         head?: never;
@@ -267,7 +315,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Session */
+        /**
+         * Session
+         * @description Who is logged in.
+         */
         get: operations["ApiSessionSession"];
         put?: never;
         post?: never;
@@ -286,7 +337,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** SetUp */
+        /**
+         * SetUp
+         * @description Use a set-up link: choose a password, and be logged in.
+         */
         post: operations["ApiSetupSetUp"];
         delete?: never;
         options?: never;
@@ -301,10 +355,16 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** ListUsers */
+        /**
+         * ListUsers
+         * @description Everybody.
+         */
         get: operations["ApiAdminUsersListUsers"];
         put?: never;
-        /** AddUser */
+        /**
+         * AddUser
+         * @description Add a person, who chooses a password through the set-up link.
+         */
         post: operations["ApiAdminUsersAddUser"];
         delete?: never;
         options?: never;
@@ -325,7 +385,10 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        /** ChangeUser */
+        /**
+         * ChangeUser
+         * @description Change a role, disable or enable.
+         */
         patch: operations["ApiAdminUsersUserIdChangeUser"];
         trace?: never;
     };
@@ -338,7 +401,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** ResetPassword */
+        /**
+         * ResetPassword
+         * @description A new set-up link. The old password works until it is used.
+         */
         post: operations["ApiAdminUsersUserIdResetPasswordResetPassword"];
         delete?: never;
         options?: never;
@@ -353,7 +419,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** OwnUsage */
+        /**
+         * OwnUsage
+         * @description The newest requests, at most a hundred.
+         */
         get: operations["ApiUsageOwnUsage"];
         put?: never;
         post?: never;
@@ -495,7 +564,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": Record<string, never>;
+            };
+        };
         responses: {
             /** @description Request fulfilled, document follows */
             200: {
@@ -515,7 +588,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": Record<string, never>;
+            };
+        };
         responses: {
             /** @description Request fulfilled, document follows */
             200: {
@@ -535,7 +612,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": Record<string, never>;
+            };
+        };
         responses: {
             /** @description Request fulfilled, document follows */
             200: {
@@ -609,7 +690,7 @@ export interface operations {
             };
         };
     };
-    HealthHealth: {
+    HealthzHealth: {
         parameters: {
             query?: never;
             header?: never;
@@ -631,7 +712,7 @@ export interface operations {
             };
         };
     };
-    HealthzHealth: {
+    HealthHealth: {
         parameters: {
             query?: never;
             header?: never;

@@ -1,0 +1,70 @@
+"""What the API's documentation says beyond what the handlers' types tell.
+
+The handlers of /v1 read their body themselves, since most of it goes on to the engine unseen; so its shape is told
+here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+)
+
+from server import VERSION
+
+DESCRIPTION = """An inference server that a few people share. `/v1` is OpenAI's API: give any of its clients this
+address and an
+API key. `/api` is what the web client uses; it also takes API keys."""
+
+
+def _body(title: str, example: dict[str, Any]) -> RequestBody:
+    described = Schema(title=title, type=OpenAPIType.OBJECT, required=list(example), example=example)
+    return RequestBody(required=True, content={"application/json": OpenAPIMediaType(schema=described)})
+
+
+@dataclass
+class ChatCompletion(Operation):
+    """POST /v1/chat/completions."""
+
+    def __post_init__(self) -> None:
+        message = {"role": "user", "content": "What is a council?"}
+        self.request_body = _body("ChatCompletionRequest", {"model": "wirthforge-tiny", "messages": [message]})
+
+
+@dataclass
+class Completion(Operation):
+    """POST /v1/completions."""
+
+    def __post_init__(self) -> None:
+        self.request_body = _body("CompletionRequest", {"model": "wirthforge-tiny", "prompt": "The box is"})
+
+
+@dataclass
+class Embedding(Operation):
+    """POST /v1/embeddings."""
+
+    def __post_init__(self) -> None:
+        self.request_body = _body("EmbeddingRequest", {"model": "wirthforge-tiny", "input": "The box"})
+
+
+def documentation() -> OpenAPIConfig:
+    """The schema at /schema/openapi.json; /docs shows it."""
+    return OpenAPIConfig(
+        title="WIRTHFORGE",
+        version=VERSION,
+        description=DESCRIPTION,
+        path="/schema",
+        render_plugins=[JsonRenderPlugin()],
+        use_handler_docstrings=True,
+        components=Components(security_schemes={"apiKey": SecurityScheme(type="http", scheme="bearer")}),
+        security=[{"apiKey": []}],
+    )

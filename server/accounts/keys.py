@@ -88,19 +88,17 @@ class ApiKeys:
     async def principal(self, key: str) -> Principal | None:
         """Who gave this key to a program, or None: unknown, revoked, expired, or its owner is disabled."""
         now = self._clock.now()
-        async with self._database.transaction() as session:
-            found = (
-                await session.execute(
-                    select(ApiKey.id, ApiKey.last_used_at, ApiKey.expires_at, User.id, User.name, User.role)
-                    .join(User, User.id == ApiKey.user_id)
-                    .where(ApiKey.key_hash == digest(key), ApiKey.revoked_at.is_(None), User.disabled_at.is_(None))
-                )
-            ).first()
-            if found is None:
-                return None
-            key_id, last_used_at, expires_at, user_id, name, role = found
-            if expires_at is not None and expires_at <= now:
-                return None
-            if last_used_at is None or now - last_used_at > LAST_USE_RESOLUTION:
+        found = await self._database.first(
+            select(ApiKey.id, ApiKey.last_used_at, ApiKey.expires_at, User.id, User.name, User.role)
+            .join(User, User.id == ApiKey.user_id)
+            .where(ApiKey.key_hash == digest(key), ApiKey.revoked_at.is_(None), User.disabled_at.is_(None))
+        )
+        if found is None:
+            return None
+        key_id, last_used_at, expires_at, user_id, name, role = found
+        if expires_at is not None and expires_at <= now:
+            return None
+        if last_used_at is None or now - last_used_at > LAST_USE_RESOLUTION:
+            async with self._database.transaction() as session:
                 await session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=now))
         return Principal(id=user_id, name=name, role="admin" if role == "admin" else "member", key_id=key_id)

@@ -4,15 +4,18 @@ No transaction spans a wait for somebody else (an engine, a client, a password h
 enough for a thousand streams.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVarTuple, Unpack
 
-from sqlalchemy import text
+from sqlalchemy import Row, Select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from server.errors import Unavailable
+
+Columns = TypeVarTuple("Columns")
 
 CONNECT_S_MAX = 5
 COMMAND_S_MAX = 15
@@ -35,6 +38,7 @@ class Database:
             connect_args={"timeout": CONNECT_S_MAX, "command_timeout": COMMAND_S_MAX},
         )
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+        self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -43,15 +47,23 @@ class Database:
         Raises:
             Unavailable: Postgres is away.
         """
-        try:
+        with _told():
             async with self._sessions.begin() as session:
                 yield session
-        except (OSError, PoolTimeoutError, InterfaceError) as error:
-            raise _away() from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise _away() from error
-            raise
+
+    async def first(self, query: Select[Unpack[Columns]], **values: object) -> Row[Unpack[Columns]] | None:
+        """The first row of one query, outside of a transaction: one round trip instead of three, for hot paths.
+
+        Args:
+            query: best built once, since building takes longer than asking.
+            values: for its bound parameters.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        with _told():
+            async with self._reads.connect() as connection:
+                return (await connection.execute(query, values)).first()
 
     async def ping(self) -> None:
         """Raise Unavailable when Postgres is away."""
@@ -61,6 +73,19 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn the many ways in which Postgres can be away into one."""
+    try:
+        yield
+    except (OSError, PoolTimeoutError, InterfaceError) as error:
+        raise _away() from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise _away() from error
+        raise
 
 
 def async_url(url: str) -> str:

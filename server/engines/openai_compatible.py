@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,24 +22,31 @@ CONNECT_MS_MAX = 5_000
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 ERROR_BYTES_MAX = 64 * 1024
 ERROR_CHARACTERS_MAX = 500
+# What comes of reading JSON that is none.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 log = structlog.get_logger(__name__)
 
 
 class _Model(msgspec.Struct):
-    id: str
+    # Postgres keeps no NUL, and a name is no essay.
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f]{1,500}\Z")]
     # llama-server tells the context of a slot here, vLLM beside it.
     meta: dict[str, Any] | None = None
     max_model_len: int | None = None
 
     @property
     def context_tokens(self) -> int | None:
-        context = (self.meta or {}).get("n_ctx") or self.max_model_len
-        return context if isinstance(context, int) else None
+        return _count((self.meta or {}).get("n_ctx")) or _count(self.max_model_len)
 
 
 class _ModelList(msgspec.Struct):
     data: list[_Model]
+
+
+def _count(value: object) -> int | None:
+    """A number of slots or tokens, if it is one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 class OpenAICompatible:
@@ -62,7 +69,7 @@ class OpenAICompatible:
         is_demonstration: bool = False,
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self.name = name or urlsplit(base_url).netloc
+        self.name = name or _name(self.base_url)
         self.slots = slots
         self._is_demonstration = is_demonstration
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -72,7 +79,9 @@ class OpenAICompatible:
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                headers=self._headers,
+                headers=self._headers | {"Accept-Encoding": "identity"},
+                # A cookie that an engine sets for one person must not go along with the next one's request.
+                cookie_jar=aiohttp.DummyCookieJar(),
                 # The gate bounds how many requests run; the pool must not add a queue of its own.
                 # A connection for each request: an idle one holds one of llama-server's few threads, and may be closed
                 # by the engine in the moment in which a request is sent on it, which nobody can tell from a crash.
@@ -81,7 +90,6 @@ class OpenAICompatible:
                     total=None, sock_connect=CONNECT_MS_MAX / 1000, sock_read=self._silence_s
                 ),
                 read_bufsize=256 * 1024,
-                auto_decompress=False,
             )
         return self._session
 
@@ -90,7 +98,7 @@ class OpenAICompatible:
         body = await self._get(f"{self.base_url}/models")
         try:
             models = msgspec.json.decode(body, type=_ModelList).data
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise EngineFailed(f"Engine {self.name} lists its models in a form that is not OpenAI's.") from error
         await self._learn_slots()
         return tuple(
@@ -102,18 +110,18 @@ class OpenAICompatible:
         """llama-server tells its slots outside of /v1; other engines do not have the page."""
         try:
             properties = msgspec.json.decode(await self._get(f"{self.base_url.removesuffix('/v1')}/props"))
-        except (EngineFailed, msgspec.DecodeError):
+        except (EngineFailed, *UNREADABLE):
             return
-        slots = properties.get("total_slots") if isinstance(properties, dict) else None
-        if isinstance(slots, int) and slots > 0:
-            self.slots = slots
+        if isinstance(properties, dict):
+            self.slots = _count(properties.get("total_slots")) or self.slots
 
     async def _get(self, url: str) -> bytes:
         try:
-            async with self._http().get(url, timeout=aiohttp.ClientTimeout(total=PROBE_MS_MAX / 1000)) as response:
+            timeout = aiohttp.ClientTimeout(total=PROBE_MS_MAX / 1000)
+            async with self._http().get(url, timeout=timeout, allow_redirects=False) as response:
                 if response.status != HTTPStatus.OK:
                     raise EngineFailed(f"Engine {self.name} answers {response.status} at {urlsplit(url).path}.")
-                return await response.content.read(ANSWER_BYTES_MAX)
+                return await _beginning(response, ANSWER_BYTES_MAX)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise EngineFailed(f"Engine {self.name} cannot be reached.", code="engine_unreachable") from error
 
@@ -128,8 +136,10 @@ class OpenAICompatible:
                 self.base_url + ROUTES[surface],
                 data=encoded,
                 headers={"Content-Type": "application/json", "X-Request-Id": request_id},
+                # The prompt goes to the engine that the admin named, and nowhere else.
+                allow_redirects=False,
             )
-        except aiohttp.ServerTimeoutError as error:
+        except aiohttp.SocketTimeoutError as error:
             raise self._silent() from error
         except (aiohttp.ClientError, OSError) as error:
             raise EngineFailed(
@@ -150,7 +160,7 @@ class OpenAICompatible:
     async def _fault(self, response: aiohttp.ClientResponse) -> WirthforgeError:
         """Translate a refusal. The engine's own sentence is passed on only where it blames the request."""
         try:
-            body = await response.content.read(ERROR_BYTES_MAX)
+            body = await _beginning(response, ERROR_BYTES_MAX)
         except (aiohttp.ClientError, TimeoutError, OSError):
             body = b""
         sentence = error_sentence(body)
@@ -175,11 +185,27 @@ class OpenAICompatible:
             await self._session.close()
 
 
+def _name(base_url: str) -> str:
+    """Host and port, and the path if it says more than `/v1`; never the password that a URL may hold."""
+    parts = urlsplit(base_url)
+    return parts.netloc.rpartition("@")[2] + parts.path.removesuffix("/v1")
+
+
+async def _beginning(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+    """The body, however many packets it comes in, up to `bytes_max`."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) >= bytes_max:
+            break
+    return bytes(body[:bytes_max])
+
+
 def error_sentence(body: bytes) -> str:
     """The message of an error body, as OpenAI, text-generation-inference or FastAPI write it; else nothing."""
     try:
         answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return ""
     match answer:
         case (
@@ -205,7 +231,7 @@ class OpenAIReply:
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
-        except aiohttp.ServerTimeoutError as error:
+        except aiohttp.SocketTimeoutError as error:
             raise self._engine._silent() from error  # noqa: SLF001 (one adapter in two classes)
         except (aiohttp.ClientError, OSError) as error:
             raise EngineFailed(f"Engine {self._engine.name} stopped in the middle of its answer.") from error

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 from redis.exceptions import RedisError
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from quotas.ledger import Event, Ledger
@@ -24,6 +24,8 @@ from server.errors import Unavailable
 BATCH_MAX = 200
 WAIT_MS = 1_000
 RETRY_MS = 500
+# After a batch: what comes meanwhile goes into the next one, instead of a transaction for each request.
+LINGER_MS = 100
 # A writer that has not acknowledged for so long is taken for dead.
 FORGOTTEN_MS = 30_000
 
@@ -52,7 +54,8 @@ class UsageWriter:
         is_away = False
         while True:
             try:
-                await self.step(wait_ms=WAIT_MS)
+                if await self.step(wait_ms=WAIT_MS):
+                    await self._clock.sleep_ms(LINGER_MS)
             except (RedisError, OSError, SQLAlchemyError, Unavailable) as error:
                 if not is_away:
                     log.warning("usage waits", error=type(error).__name__)
@@ -104,22 +107,8 @@ class UsageWriter:
             if known is None or known["outcome"] == "abandoned":
                 rows[row_id] = row
         if rows:
-            statement = insert(Usage).values(list(rows.values()))
-            new = statement.excluded
             async with self._database.transaction() as session:
-                await session.execute(
-                    statement.on_conflict_do_update(
-                        index_elements=[Usage.request_id],
-                        set_={
-                            name: new[name]
-                            for name in (
-                                *("outcome", "input_tokens", "output_tokens"),
-                                *("queue_ms", "first_token_ms", "total_ms"),
-                            )
-                        },
-                        where=(Usage.outcome == "abandoned") & (new.outcome != "abandoned"),
-                    )
-                )
+                await session.execute(_UPSERT, list(rows.values()))
         await self._ledger.acknowledge(events)
 
     async def close(self) -> None:
@@ -129,6 +118,22 @@ class UsageWriter:
             await self._ledger.close_reader(self._reader)
         except (RedisError, OSError, Unavailable) as error:
             log.warning("usage is left for another writer", error=type(error).__name__)
+
+
+def _upsert() -> Insert:
+    """Write a row; one that is there already gives way only if it was abandoned and the new one was not."""
+    statement = insert(Usage)
+    new = statement.excluded
+    measured = ("outcome", "input_tokens", "output_tokens", "queue_ms", "first_token_ms", "total_ms")
+    return statement.on_conflict_do_update(
+        index_elements=[Usage.request_id],
+        set_={name: new[name] for name in measured},
+        where=(Usage.outcome == "abandoned") & (new.outcome != "abandoned"),
+    )
+
+
+# One statement for all batches, whatever their size, so that it is compiled once.
+_UPSERT = _upsert()
 
 
 def _row(fields: Mapping[str, str]) -> dict[str, object]:

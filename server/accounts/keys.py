@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from server.accounts.secrets import digest, new_api_key, shown_part
 from server.clock import Clock, uuid7
@@ -21,6 +21,12 @@ KEYS_PER_USER_MAX = 100
 DAYS_MAX = 3650
 # How exact the last use is: one write a minute for a busy key, not one a request.
 LAST_USE_RESOLUTION = timedelta(minutes=1)
+
+_BY_HASH = (
+    select(ApiKey.id, ApiKey.last_used_at, ApiKey.expires_at, User.id, User.name, User.role)
+    .join(User, User.id == ApiKey.user_id)
+    .where(ApiKey.key_hash == bindparam("key_hash"), ApiKey.revoked_at.is_(None), User.disabled_at.is_(None))
+)
 
 
 class ApiKeys:
@@ -88,11 +94,7 @@ class ApiKeys:
     async def principal(self, key: str) -> Principal | None:
         """Who gave this key to a program, or None: unknown, revoked, expired, or its owner is disabled."""
         now = self._clock.now()
-        found = await self._database.first(
-            select(ApiKey.id, ApiKey.last_used_at, ApiKey.expires_at, User.id, User.name, User.role)
-            .join(User, User.id == ApiKey.user_id)
-            .where(ApiKey.key_hash == digest(key), ApiKey.revoked_at.is_(None), User.disabled_at.is_(None))
-        )
+        found = await self._database.first(_BY_HASH, key_hash=digest(key))
         if found is None:
             return None
         key_id, last_used_at, expires_at, user_id, name, role = found

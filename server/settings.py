@@ -85,9 +85,16 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
     merged |= _from_environment(environment)
     merged |= {name: value for name, value in flags.items() if value not in (None, (), [])}
     try:
-        return msgspec.convert(merged, Settings, strict=False)
+        return msgspec.convert(merged, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise StartError(f"A setting is wrong: {error}. docs/settings.md lists them all.") from None
+
+
+def _decode(kind: type, value: object) -> object:
+    """Paths are written as text, with ~ for one's home."""
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    raise msgspec.ValidationError(f"Expected {kind.__name__}, got {type(value).__name__}")
 
 
 def _from_file(config: Path | None) -> dict[str, object]:

@@ -41,7 +41,8 @@ class _Model(msgspec.Struct):
 
 
 class _ModelList(msgspec.Struct):
-    data: list[_Model]
+    # Ollama without models lists null.
+    data: list[_Model] | None
 
 
 def _count(value: object) -> int | None:
@@ -97,7 +98,7 @@ class OpenAICompatible:
         """List the models, and take over the number of slots if the engine tells it."""
         body = await self._get(f"{self.base_url}/models")
         try:
-            models = msgspec.json.decode(body, type=_ModelList).data
+            models = msgspec.json.decode(body, type=_ModelList).data or ()
         except UNREADABLE as error:
             raise EngineFailed(f"Engine {self.name} lists its models in a form that is not OpenAI's.") from error
         await self._learn_slots()

@@ -88,7 +88,7 @@ class Reference:
             for request, deadline_ms in self.deadlines[engine].items()
             if deadline_ms <= self.now_ms
         ]
-        if self.now_ms - last_ms >= LEASE_MS:
+        if self.now_ms - last_ms >= LEASE_MS // 2:
             for engine, request in expired:
                 self.deadlines[engine][request] = self.now_ms + LEASE_MS
             return []

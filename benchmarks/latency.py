@@ -2,8 +2,8 @@
 
     python -m benchmarks.latency
 
-The whole path is on: key, gate in Redis, leases, charges, usage into Postgres, metrics, logs. Direct and through the server
-take turns, request by request, so that a slow moment of the machine hits both.
+The whole path is on: key, gate in Redis, leases, charges, usage into Postgres, metrics, logs. Direct and through the
+server take turns, request by request, so that a slow moment of the machine hits both.
 """
 
 import asyncio

@@ -87,7 +87,9 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
     try:
         return msgspec.convert(merged, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise StartError(f"A setting is wrong: {error}. docs/settings.md lists them all.") from None
+        reason, _, name = str(error).partition(" - at `$.")
+        subject = f"The setting {name.rstrip('`')} is wrong" if name else "A setting is wrong"
+        raise StartError(f"{subject}: {reason}. docs/settings.md lists them all.") from None
 
 
 def _decode(kind: type, value: object) -> object:

@@ -53,7 +53,8 @@ def configure_logging(settings: Settings) -> None:
     tail: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if use_json
-        else [structlog.dev.ConsoleRenderer()]
+        # Plain: the prettier tracebacks show local variables, and those hold prompts and passwords.
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
         processors=[*shared, *tail],

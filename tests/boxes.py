@@ -102,6 +102,6 @@ async def serve_box(
         yield Box(address(settings, listening), database, clock)
     finally:
         server.stop()
-        await asyncio.wait([running], timeout=15)
         await database.close()
-    await running
+        async with asyncio.timeout(15):
+            await running

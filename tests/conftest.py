@@ -1,7 +1,7 @@
 """Services and boxes for tests.
 
-Postgres and Redis are real: those at DATABASE_URL and REDIS_URL, which tests may empty, or embedded ones that each test process
-starts for itself. The schema is migrated once into a template, and every test gets a copy of it.
+Postgres and Redis are real: those at DATABASE_URL and REDIS_URL, which tests may empty, or embedded ones that each
+test process starts for itself. The schema is migrated once into a template, and every test gets a copy of it.
 """
 
 import os

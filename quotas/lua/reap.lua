@@ -3,15 +3,16 @@
 --   ARGV[2]  how many leases to take at the most
 -- Returns the reaped ids.
 --
--- When nobody has reaped for a whole lease, Redis was away, or every replica was: nobody could renew either. Then every
--- lease gets one more life before it is judged.
+-- Replicas reap every second. When nobody has for half a lease, Redis was away, or every replica was: nobody could renew
+-- either. Then every lease gets one more life before it is judged. (Only half: the reaper may be back before those that
+-- renew, and after a whole lease it would find them expired.)
 
 local last_ms = tonumber(redis.call("GET", prefix .. "reaped_ms") or 0)
 redis.call("SET", prefix .. "reaped_ms", now)
 local engines = redis.call("HKEYS", prefix .. "windows")
 local reaped = {}
 
-if now - last_ms >= LEASE_MS then
+if now - last_ms >= LEASE_MS / 2 then
   for _, engine in ipairs(engines) do
     for _, id in ipairs(redis.call("ZRANGEBYSCORE", running_key(engine), "-inf", now)) do
       redis.call("ZADD", running_key(engine), now + LEASE_MS, id)

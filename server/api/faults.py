@@ -10,13 +10,12 @@ from litestar.exceptions import HTTPException
 
 from server.errors import WirthforgeError
 
-# OpenAI's `type` by status; its clients choose their exception by the status, people read the rest.
+# OpenAI's `type` by status, where it is not simply the caller's or the server's fault; its clients choose their
+# exception by the status, people read the rest.
 OPENAI_TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    413: "invalid_request_error",
     429: "rate_limit_error",
 }
 SENTENCES = {
@@ -30,7 +29,8 @@ log = structlog.get_logger(__name__)
 
 def openai_error(error: WirthforgeError) -> dict[str, Any]:
     """OpenAI's error object."""
-    kind = OPENAI_TYPES.get(error.status, "server_error")
+    is_ours = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    kind = OPENAI_TYPES.get(error.status, "server_error" if is_ours else "invalid_request_error")
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
 
 
@@ -46,7 +46,8 @@ def answer_fault(request: Request[Any, Any, Any], exception: Exception) -> Respo
         body = openai_error(error)
     else:
         body = {"error": {"message": error.message, "code": error.code, "param": error.param}}
-    headers = dict(error.headers)
+    # Retry-After of ours, or Allow of Litestar's.
+    headers = dict(getattr(exception, "headers", None) or {})
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(body, status_code=error.status, headers=headers, media_type=MediaType.JSON)

@@ -45,5 +45,8 @@ class OriginCheck:
         origin = headers.get(b"origin")
         if origin is None:
             return True
-        host = urlsplit(origin).netloc.lower()
+        try:
+            host = urlsplit(origin).netloc.lower()
+        except ValueError:
+            return False  # no browser sends this
         return bool(host) and host in {headers.get(b"host", "").lower(), self._public_host}

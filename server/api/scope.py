@@ -14,14 +14,19 @@ from contextlib import AsyncExitStack
 from typing import cast
 from uuid import UUID
 
+import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Message, Receive, Scope, Send
 
+from server.api.faults import openai_error
 from server.clock import Clock, uuid7
+from server.errors import Unavailable
 from server.telemetry import HTTP_REQUESTS
 
 KEY = "wirthforge.request"
+# A client that takes nothing for so long is treated like one that left: others wait for its slot.
+TAKE_MS_MAX = 60_000
 # Nobody reads a log line for each of these.
 QUIET_PATHS = frozenset({"/health", "/healthz", "/readyz", "/metrics"})
 
@@ -54,7 +59,9 @@ class RequestScope:
             await self._gone.wait()
             return {"type": "http.disconnect"}
         message = cast("HTTPReceiveMessage", await self._receive())
-        if message["type"] == "http.request" and not message.get("more_body", False):
+        if message["type"] == "http.disconnect":
+            self.is_client_gone = True  # in the middle of its body
+        elif not message.get("more_body", False):
             self._watch = asyncio.create_task(self._watch_client())
         return message
 
@@ -65,7 +72,12 @@ class RequestScope:
             message["headers"] = [*message["headers"], (b"x-request-id", str(self.id).encode())]
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.is_answered = True
-        await self._send(message)
+        try:
+            async with asyncio.timeout(TAKE_MS_MAX / 1000):
+                await self._send(message)
+        except TimeoutError:
+            self.is_client_gone = True
+            raise asyncio.CancelledError from None
 
     async def _watch_client(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -76,6 +88,16 @@ class RequestScope:
             assert self._task is not None
             self._task.cancel()
         self._gone.set()
+
+    async def turn_away(self) -> None:
+        """The server ends: say so, unless the answer has begun."""
+        if self.status == 0:
+            error = Unavailable("The server is being stopped. Try again soon.", code="shutting_down", retry_after_s=5)
+            headers = {"Content-Type": "application/json", "Connection": "close", **error.headers}
+            raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+            body = msgspec.json.encode(openai_error(error))
+            await self.send({"type": "http.response.start", "status": error.status, "headers": raw})
+            await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     def forgive(self) -> bool:
         """Whether a cancellation was ours, because the client went; if so it is over with."""
@@ -112,7 +134,7 @@ class RequestScopes:
                 await self.app(scope, cast("Receive", request.receive), request.send)
             except asyncio.CancelledError:
                 if not request.forgive():
-                    raise
+                    await request.turn_away()
         self._tell(scope, request, self._clock.monotonic_ms() - started_ms)
 
     def _tell(self, scope: HTTPScope, request: RequestScope, duration_ms: int) -> None:

@@ -107,8 +107,8 @@ def parse(surface: Surface, raw: bytes, request_id: UUID) -> ModelRequest:
     try:
         wire = msgspec.convert(body, STRUCTS[surface])
     except (msgspec.ValidationError, RecursionError) as error:
-        reason, _, place = str(error).partition(" - at `$.")
-        param = place.rstrip("`") or None
+        reason, _, place = str(error).partition(" - at `$")
+        param = ".".join(part for part in (place.strip(".`"), _missing(reason)) if part) or None
         raise InvalidRequest(f"{f'{param}: ' if param else ''}{reason}.", param=param) from None
     for field in PRIVATE_FIELDS & body.keys():
         del body[field]
@@ -122,6 +122,12 @@ def parse(surface: Surface, raw: bytes, request_id: UUID) -> ModelRequest:
         wants_usage=bool(generation and generation.stream_options and generation.stream_options.include_usage),
         input_tokens=wire.input_tokens(),
     )
+
+
+def _missing(reason: str) -> str:
+    """The field that msgspec misses, by its words."""
+    before, _, field = reason.partition("missing required field `")
+    return field.rstrip("`") if before else ""
 
 
 def _reason(error: Exception) -> str:

@@ -1,16 +1,20 @@
 """Puts a stream together again, for a client that wants its answer in one piece.
 
-Engines are always asked to stream: a stream is counted while it grows, and stops when its client leaves. llama.cpp computes
-an answer that is not streamed to its end, whether anybody waits for it or not.
+Engines are always asked to stream: a stream is counted while it grows, and stops when its client leaves. llama.cpp
+computes an answer that is not streamed to its end, whether anybody waits for it or not.
 
-OpenAI's chunks are made for adding up: strings grow, lists with an `index` are merged by it, everything else is replaced. `delta`
-becomes `message`, and the chunk's type the answer's.
+OpenAI's chunks are made for adding up: strings grow, lists with an `index` are merged by it, everything else is
+replaced. `delta` becomes `message`, and the chunk's type the answer's.
 """
 
 from typing import Any
 
 import msgspec
 
+from server.errors import EngineFailed
+
+# As much as an answer in one piece may have.
+ANSWER_BYTES_MAX = 64 * 1024 * 1024
 OBJECTS = {"chat.completion.chunk": "chat.completion"}
 # Strings that name something instead of being part of a text.
 NAMES = frozenset({"role", "id", "type", "object", "model", "finish_reason", "system_fingerprint", "name"})
@@ -21,20 +25,37 @@ class Assembly:
 
     def __init__(self) -> None:
         self._answer: dict[str, Any] = {}
+        self._bytes = 0
 
     def add(self, events: bytes) -> None:
-        """Take whole events, as the meter gives them."""
+        """Take whole events, as the meter gives them.
+
+        Raises:
+            EngineFailed: one of them is none, which the meter does not see where it does not look, or they do not end.
+        """
+        self._bytes += len(events)
+        if self._bytes > ANSWER_BYTES_MAX:
+            raise EngineFailed(f"The engine answered with more than {ANSWER_BYTES_MAX} bytes.")
         for event in events.split(b"\n\n"):
             text = event.removeprefix(b"data:").strip()
             if event.startswith(b"data:") and text != b"[DONE]":
-                _merge(self._answer, msgspec.json.decode(text))
+                try:
+                    _merge(self._answer, msgspec.json.decode(text, type=dict[str, Any]))
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    raise EngineFailed("The engine sent an event that is no JSON object.") from error
 
     def body(self) -> bytes:
         """The whole answer, as the engine would have given it."""
         answer = dict(self._answer)
-        answer["object"] = OBJECTS.get(answer.get("object", ""), answer.get("object"))
-        answer["choices"] = [_choice(choice) for choice in sorted(answer.get("choices") or [], key=_index)]
+        kind = answer.get("object")
+        answer["object"] = OBJECTS.get(kind, kind) if isinstance(kind, str) else None
+        answer["choices"] = [_choice(choice) for choice in sorted(_objects(answer.get("choices")), key=_index)]
         return msgspec.json.encode(answer)
+
+
+def _objects(items: object) -> list[dict[str, Any]]:
+    """What of a list can be looked into; engines have put other things there."""
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def _choice(choice: dict[str, Any]) -> dict[str, Any]:
@@ -42,8 +63,8 @@ def _choice(choice: dict[str, Any]) -> dict[str, Any]:
         return choice
     rest = {name: value for name, value in choice.items() if name != "delta"}
     # A message names who speaks, and has a content even where it only calls a tool.
-    message = {"role": "assistant", "content": None} | (choice["delta"] or {})
-    for call in message.get("tool_calls") or []:
+    message = {"role": "assistant", "content": None} | (choice["delta"] if isinstance(choice["delta"], dict) else {})
+    for call in _objects(message.get("tool_calls")):
         call.pop("index", None)
     return rest | {"message": message}
 
@@ -82,7 +103,7 @@ def _merge_lists(old: list[Any], new: list[Any]) -> None:
         if not (isinstance(item, dict) and isinstance(item.get("index"), int)):
             old.append(item)
             continue
-        same = next((known for known in old if known.get("index") == item["index"]), None)
+        same = next((known for known in _objects(old) if known.get("index") == item["index"]), None)
         if same is None:
             same = {"index": item["index"]}
             old.append(same)

@@ -90,9 +90,7 @@ class Meter:
     def _read_all(self, events: bytes) -> bytes:
         forwarded: list[bytes] = []
         try:
-            for event in _split(events):
-                if (part := self._read(event)) is not None:
-                    forwarded.append(part)
+            forwarded.extend(part for event in _split(events) if (part := self._read(event)) is not None)
         except EngineFailed as error:
             self.fault = error
         return b"".join(forwarded)

@@ -8,6 +8,7 @@ the generator that streams. A generator that is suspended in a `yield` when its 
 until it is collected; the stack is unwound at once, whatever happens.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -68,7 +69,7 @@ class Pipeline:
         # Unwound last, and without effect if the request has settled: whoever still holds the lease here was cancelled.
         stack.callback(lease.settle, "cancelled")
         try:
-            reply = await route.engine.open(request.surface, _for_engine(request), str(request.id))
+            reply = await _opened(request, route, lease)
             stack.callback(reply.close)
             lease.on_lost = reply.close
             if request.surface not in STREAMED:
@@ -77,8 +78,10 @@ class Pipeline:
             if request.is_stream:
                 return Answer(route.engine.name, lease.queue_ms, stream=stream)
             return Answer(route.engine.name, lease.queue_ms, body=await _assembled(stream))
-        except WirthforgeError:
+        except WirthforgeError as error:
             lease.settle("failed")
+            if lease.is_lost:
+                raise _lost() from error
             raise
 
     def _entry(self, request: ModelRequest, principal: Principal, route: Route) -> Entry:
@@ -106,9 +109,26 @@ def _refuse_what_cannot_fit(request: ModelRequest, route: Route) -> None:
 def _for_engine(request: ModelRequest) -> dict[str, object]:
     """The body as the engine gets it: streamed (see assembly.py), and with usage, since accounting needs it."""
     if request.surface not in STREAMED:
-        return request.body
+        return {name: value for name, value in request.body.items() if name != "stream"}
     options = request.body.get("stream_options") or {}
     return request.body | {"stream": True, "stream_options": options | {"include_usage": True}}
+
+
+async def _opened(request: ModelRequest, route: Route, lease: Lease) -> Reply:
+    """The engine's answer, begun. A long prompt takes minutes until then, and the lease may be lost meanwhile."""
+    task = asyncio.current_task()
+    assert task is not None
+    lease.on_lost = task.cancel
+    try:
+        return await route.engine.open(request.surface, _for_engine(request), str(request.id))
+    except asyncio.CancelledError:
+        if not lease.is_lost or task.uncancel():
+            raise  # the client left
+        raise _lost() from None
+
+
+def _lost() -> Unavailable:
+    return Unavailable("The server lost the slot of this answer while it was cut off from Redis.", code="lease_lost")
 
 
 async def _assembled(stream: AsyncIterator[bytes]) -> bytes:
@@ -137,6 +157,8 @@ async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[by
                 yield events
             if meter.fault is not None:
                 raise meter.fault
+            if meter.is_complete:
+                return  # whether the engine hangs up or not
         rest = meter.end()
         _complete(lease, meter)
         if rest:
@@ -144,9 +166,7 @@ async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[by
     except WirthforgeError as error:
         lease.settle("failed")
         if lease.is_lost:
-            raise Unavailable(
-                "The server lost the slot of this answer while it was cut off from Redis.", code="lease_lost"
-            ) from error
+            raise _lost() from error
         raise
 
 

@@ -4,28 +4,45 @@ Faults end in one sentence on standard error and exit status 1.
 """
 
 import sys
+from importlib import import_module
 
 import click
 
 from server import VERSION
-from server.cli.doctor import doctor
-from server.cli.keys import key
-from server.cli.models import models
-from server.cli.schema import migrate, openapi
-from server.cli.serve import serve
-from server.cli.up import up
-from server.cli.users import user
 from server.errors import WirthforgeError
 
+# Where each subcommand is, in the order in which people meet them.
+ROOMS = {
+    "up": "up",
+    "serve": "serve",
+    "migrate": "schema",
+    "user": "users",
+    "key": "keys",
+    "models": "models",
+    "doctor": "doctor",
+    "openapi": "schema",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+class Subcommands(click.Group):
+    """Imports a subcommand when it is asked for: all of them take more than a second."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """All names."""
+        return list(ROOMS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The subcommand of that name."""
+        if cmd_name not in ROOMS:
+            return None
+        command: click.Command = getattr(import_module(f"server.cli.{ROOMS[cmd_name]}"), cmd_name)
+        return command
+
+
+@click.group(cls=Subcommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(VERSION, prog_name="wirthforge")
 def wirthforge() -> None:
     """One GPU box, a few people, nobody waits for anybody else."""
-
-
-for command in (up, serve, migrate, user, key, models, doctor, openapi):
-    wirthforge.add_command(command)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from server.app import engines_from
 from server.cli.options import run, settings_from, settings_options
 from server.embedded import tiny_model
+from server.embedded.gguf_header import check
 from server.errors import EngineFailed, StartError
 from server.settings import Settings
 
@@ -81,6 +82,7 @@ def _resolve(settings: Settings, model: str) -> Path:
     path = Path(model).expanduser()
     if not path.is_file():
         raise StartError(f"There is no model file {path}. Give the path of a GGUF file, or {HUB}owner/repo:file.gguf.")
+    check(path)
     return path
 
 

@@ -6,7 +6,7 @@ enough for a thousand streams.
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVarTuple, Unpack
+from typing import TypeVarTuple
 
 from sqlalchemy import Row, Select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError
@@ -19,6 +19,8 @@ Columns = TypeVarTuple("Columns")
 
 CONNECT_S_MAX = 5
 COMMAND_S_MAX = 15
+# SQLSTATE classes: connection exceptions, no such database, too many connections, shutting down or starting up.
+AWAY_STATES = ("08", "3D", "53", "57")
 
 
 class Database:
@@ -35,6 +37,7 @@ class Database:
             pool_size=connections_max,
             max_overflow=0,
             pool_timeout=CONNECT_S_MAX,
+            hide_parameters=True,  # errors are logged; what people wrote is not
             connect_args={"timeout": CONNECT_S_MAX, "command_timeout": COMMAND_S_MAX},
         )
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
@@ -51,7 +54,7 @@ class Database:
             async with self._sessions.begin() as session:
                 yield session
 
-    async def first(self, query: Select[Unpack[Columns]], **values: object) -> Row[Unpack[Columns]] | None:
+    async def first(self, query: Select[*Columns], **values: object) -> Row[*Columns] | None:
         """The first row of one query, outside of a transaction: one round trip instead of three, for hot paths.
 
         Args:
@@ -83,9 +86,14 @@ def _told() -> Iterator[None]:
     except (OSError, PoolTimeoutError, InterfaceError) as error:
         raise _away() from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        # Closed under our hands; or not opened, with a state like "starting up" that tells a part of Postgres' life.
+        if error.connection_invalidated or (_state(error) or "")[:2] in AWAY_STATES:
             raise _away() from error
         raise
+
+
+def _state(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
 
 
 def async_url(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from http import HTTPStatus
+from io import BytesIO
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -135,7 +136,7 @@ class OpenAICompatible:
         try:
             response = await self._http().post(
                 self.base_url + ROUTES[surface],
-                data=encoded,
+                data=BytesIO(encoded),  # sent in pieces: a prompt of megabytes must not hold up everybody's tokens
                 headers={"Content-Type": "application/json", "X-Request-Id": request_id},
                 # The prompt goes to the engine that the admin named, and nowhere else.
                 allow_redirects=False,

@@ -39,8 +39,17 @@ IDLE_REPORT_MS = 1_000
 TEND_MS = 1_000
 LISTEN_MS = 2_000
 RETRY_MS = 250
+# While Redis is away everybody who gives up adds one. What is not carried is harmless: the reaper finds it.
+LEAVES_MAX = 10_000
 
 log = structlog.get_logger(__name__)
+
+
+def _heed_cancellation() -> None:
+    """Raise a cancellation that an await swallowed: before Python 3.12 asyncio.wait_for does, and redis-py uses it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class _Waiting:
@@ -71,7 +80,7 @@ class Gate:
         self._waiting: dict[str, _Waiting] = {}
         self._leases: dict[str, Lease] = {}
         self._windows: dict[str, int] = {}
-        # Bounded by the requests of this replica: each puts in one end, and nobody is admitted while Redis is away.
+        # Bounded: by the leases of this replica, since nobody is admitted while Redis is away, and by LEAVES_MAX.
         self._ends: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
     def set_window(self, engine: str, slots: int) -> None:
@@ -90,6 +99,7 @@ class Gate:
         waiting = self._waiting[entry.id] = _Waiting(entry)
         try:
             admission = await self._enter(entry)
+            _heed_cancellation()
             if admission.state == "full":
                 raise Unavailable(
                     f"The box is full: {admission.ahead} requests wait for this model already. Try again later.",
@@ -133,7 +143,8 @@ class Gate:
                 await self._clock.sleep_ms(RETRY_MS)
 
     def _leave(self, entry: Entry) -> None:
-        self._ends.put_nowait(lambda: self._ledger.cancel(entry.id, entry.engine))
+        if self._ends.qsize() < LEAVES_MAX:
+            self._ends.put_nowait(lambda: self._ledger.cancel(entry.id, entry.engine))
 
     def _settle(self, lease: Lease, outcome: Outcome) -> None:
         event = lease.event(outcome)
@@ -166,6 +177,7 @@ class Gate:
     async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
         is_away = False
         while True:
+            _heed_cancellation()
             try:
                 await step()
             except (RedisError, OSError) as error:
@@ -185,7 +197,7 @@ class Gate:
 
     async def _report(self) -> None:
         waits = [Progress(request, 0, -1) for request in self._waiting]
-        streams = [lease.progress for lease in self._leases.values()]
+        streams = [lease.progress for lease in self._leases.values() if not lease.is_lost]
         for request, fact in await self._ledger.charge(self._replica, [*streams, *waits]):
             await self._learn(request, fact)
         await self._clock.sleep_ms(REPORT_MS if streams or waits else IDLE_REPORT_MS)
@@ -198,7 +210,8 @@ class Gate:
         elif fact == "lost" and lease is not None:
             log.warning("lease lost", request_id=request)
             lease.lose()
-        elif fact == "missing" and (known := lease or waiting) is not None:
+        elif (known := lease or waiting) is not None and fact != "running":
+            # Redis has lost its state, or it was this one's turn while the replica was cut off.
             admission = await self._ledger.enqueue(
                 known.entry,
                 replica=self._replica,
@@ -211,7 +224,7 @@ class Gate:
                 waiting.wake()
 
     async def _tend(self) -> None:
-        for engine, slots in self._windows.items():
+        for engine, slots in list(self._windows.items()):  # another may come while Redis answers
             await self._ledger.dispatch(engine, slots)
         reaped = await self._ledger.reap()
         if reaped:

@@ -25,7 +25,7 @@ class Lease:
         self.first_token_ms = -1
         self.is_lost = False
         # Called when the lease is taken away: closes the engine's stream, whose reader then sees `is_lost`.
-        self.on_lost: Callable[[], None] | None = None
+        self.on_lost: Callable[[], object] | None = None
         self._clock = clock
         self._entered_ms = entered_ms
         self._settle = settle

@@ -6,6 +6,7 @@ abandoned (its lease ran out) and ended by its replica after all, the replica's 
 come.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
@@ -28,6 +29,7 @@ RETRY_MS = 500
 LINGER_MS = 100
 # A writer that has not acknowledged for so long is taken for dead.
 FORGOTTEN_MS = 30_000
+NUMBER_MAX = (1 << 63) - 1
 
 log = structlog.get_logger(__name__)
 
@@ -46,13 +48,15 @@ class UsageWriter:
         self._reader = reader
         self._adopted_ms: int | None = None
         self._is_open = False
-        # Events that this writer took and could not write.
+        # Whether there may be events that this writer took and has not written, also by a reply that was lost.
         self._has_unwritten = False
 
     async def run(self) -> None:
         """Write until cancelled. Redis or Postgres away: wait, and lose nothing."""
         is_away = False
-        while True:
+        task = asyncio.current_task()
+        # Not for ever: before Python 3.12 asyncio.wait_for, which redis-py uses, may swallow a cancellation.
+        while task is None or not task.cancelling():
             try:
                 if await self.step(wait_ms=WAIT_MS):
                     await self._clock.sleep_ms(LINGER_MS)
@@ -75,11 +79,9 @@ class UsageWriter:
             events = await self._ledger.unwritten_events(self._reader, count_max=BATCH_MAX)
             await self._write(events)
             self._has_unwritten = bool(events)
+        self._has_unwritten = True
         await self._adopt()
-        return await self._take(await self._ledger.events(self._reader, count_max=BATCH_MAX, wait_ms=wait_ms))
-
-    async def _take(self, events: Sequence[Event]) -> int:
-        self._has_unwritten = bool(events)
+        events = await self._ledger.events(self._reader, count_max=BATCH_MAX, wait_ms=wait_ms)
         await self._write(events)
         self._has_unwritten = False
         return len(events)
@@ -89,7 +91,7 @@ class UsageWriter:
         now_ms = self._clock.monotonic_ms()
         if self._adopted_ms is None or now_ms - self._adopted_ms >= FORGOTTEN_MS:
             async for events in self._ledger.forgotten_events(self._reader, count_max=BATCH_MAX, idle_ms=FORGOTTEN_MS):
-                await self._take(events)
+                await self._write(events)
             self._adopted_ms = now_ms
 
     async def _write(self, events: Sequence[Event]) -> None:
@@ -99,7 +101,7 @@ class UsageWriter:
         for event in events:
             try:
                 row = _row(event.fields)
-            except (KeyError, ValueError) as error:
+            except (KeyError, ValueError, OverflowError) as error:
                 # Nothing that a retry could mend; the event is shown once, without stopping those behind it.
                 log.error("unreadable usage event", position=event.position, error=repr(error))
                 continue
@@ -116,7 +118,7 @@ class UsageWriter:
         try:
             await self.step(wait_ms=1)
             await self._ledger.close_reader(self._reader)
-        except (RedisError, OSError, Unavailable) as error:
+        except (RedisError, OSError, SQLAlchemyError, Unavailable) as error:
             log.warning("usage is left for another writer", error=type(error).__name__)
 
 
@@ -137,7 +139,10 @@ _UPSERT = _upsert()
 
 
 def _row(fields: Mapping[str, str]) -> dict[str, object]:
-    first_token_ms = int(fields.get("first_token_ms") or -1)
+    """What Postgres gets; raises where it would not take it, since that would hold up all others in the batch."""
+    first_token_ms = _number(fields.get("first_token_ms") or "-1")
+    if any("\0" in value for value in fields.values()):
+        raise ValueError("a NUL in a text")
     return {
         "request_id": UUID(fields["id"]),
         "user_id": UUID(fields["user"]),
@@ -145,11 +150,18 @@ def _row(fields: Mapping[str, str]) -> dict[str, object]:
         "surface": fields["surface"],
         "model": fields["model"],
         "engine": fields["engine"],
-        "input_tokens": int(fields["input_tokens"]),
-        "output_tokens": int(fields["output_tokens"]),
-        "queue_ms": int(fields["queue_ms"]),
+        "input_tokens": _number(fields["input_tokens"]),
+        "output_tokens": _number(fields["output_tokens"]),
+        "queue_ms": _number(fields["queue_ms"]),
         "first_token_ms": None if first_token_ms < 0 else first_token_ms,
-        "total_ms": int(fields["total_ms"]),
+        "total_ms": _number(fields["total_ms"]),
         "outcome": fields["outcome"],
         "started_at": datetime.fromtimestamp(int(fields["started_at_ms"]) / 1000, UTC),
     }
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if abs(number) > NUMBER_MAX:
+        raise ValueError("a number that no column holds")
+    return number

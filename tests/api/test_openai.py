@@ -1,6 +1,7 @@
 """OpenAI's surface, through OpenAI's own client, in front of a real llama.cpp."""
 
 import asyncio
+from typing import Any
 
 import openai
 import pytest
@@ -9,7 +10,7 @@ from server.embedded import tiny_model
 from tests.boxes import Box, Person
 
 MODEL = tiny_model.NAME
-QUESTION = [{"role": "user", "content": "What is a council?"}]
+QUESTION: Any = [{"role": "user", "content": "What is a council?"}]
 
 
 @pytest.fixture

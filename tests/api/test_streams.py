@@ -128,12 +128,16 @@ async def test_an_engine_that_breaks_in_mid_stream_is_told_in_the_stream(
     """The client keeps what came and gets OpenAI's error object, which its library raises; the row says failed."""
     ann = await box.person("ann")
     order.behaviour = behaviour
-    text = ""
+    texts: list[str | None] = []
+
+    async def read() -> None:
+        async for chunk in await client.chat.completions.create(**CHAT):
+            texts.append(chunk.choices[0].delta.content)  # noqa: PERF401 (what came before the error counts)
+
     async with box.openai(ann) as client:
         with pytest.raises(openai.APIError) as caught:
-            async for chunk in await client.chat.completions.create(**CHAT):
-                text += chunk.choices[0].delta.content or ""
-    assert text == " half"
+            await read()
+    assert texts == [" half"]
     assert "secret-prompt" not in str(caught.value)
     (row,) = await box.usage(1)
     assert (row.outcome, row.output_tokens) == ("failed", 1)
@@ -259,28 +263,28 @@ async def test_fields_that_would_break_the_house_are_dropped(box: Box, order: Or
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
-async def test_llama_cpp_stops_within_a_second(make_box: MakeBox, slow_llama: Llama, is_stream: bool) -> None:
-    """Seen from llama.cpp's side: the slot works while the client is there, and is idle a second after it left."""
+async def test_llama_cpp_stops_when_its_client_leaves(make_box: MakeBox, slow_llama: Llama, is_stream: bool) -> None:
+    """Seen from llama.cpp's side: the slot works while the client is there, and is idle soon after it left."""
     box = await make_box(engines=[adapter(slow_llama, name="slow")])
     ann = await box.person("ann")
     asked = {"model": "slow", "prompt": "The box", "max_tokens": 3000, "ignore_eos": True, "stream": is_stream}
 
-    async def is_busy() -> bool:
+    async def decoding() -> list[int]:
+        """How many tokens each busy slot has made."""
         url = slow_llama.base_url.removesuffix("/v1") + "/slots"
         slots = await client.get(url, headers={"Authorization": f"Bearer {slow_llama.api_key}"})
-        return any(slot["is_processing"] for slot in slots.json())
+        return [slot["next_token"][0]["n_decoded"] for slot in slots.json() if slot["is_processing"]]
 
     async with box.http(headers=ann.bearer) as client:
         asking = asyncio.create_task(client.post("/v1/completions", json=asked))
-        while not await is_busy():
+        while max(await decoding(), default=0) < 5:
             await box.clock.sleep_ms(20)
-        await box.clock.sleep_ms(300)
-        assert await is_busy()
         asking.cancel()
         left_ms = box.clock.monotonic_ms()
-        while await is_busy():
+        while await decoding():
             await box.clock.sleep_ms(20)
-        assert box.clock.monotonic_ms() - left_ms < 1_000
+        # Milliseconds by itself; the whole answer would take half a minute.
+        assert box.clock.monotonic_ms() - left_ms < 5_000
     (row,) = await box.usage(1)
     assert row.outcome == "cancelled"
     assert 0 < row.output_tokens < 3_000

@@ -11,7 +11,7 @@ from server.embedded import tiny_model
 from tests.boxes import PASSWORD, Box
 from tests.stand_ins.openai_engine import MODEL, Order
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 # No connection but to the box: Chromium's own services are not there in a test.
 ARGUMENTS = [

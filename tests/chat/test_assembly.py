@@ -73,7 +73,7 @@ def test_choices_stay_apart_and_usage_is_the_last() -> None:
 async def test_it_is_what_llama_cpp_answers_in_one_piece(llama_box: Box, llama: Any) -> None:
     """Asked directly and not streamed, llama.cpp gives the same answer, field by field, for chat and text."""
     ann = await llama_box.person("ann")
-    bodies = {
+    bodies: dict[str, dict[str, Any]] = {
         "chat/completions": {"messages": [{"role": "user", "content": "What is a slot?"}], "logprobs": True},
         "completions": {"prompt": "A lease is"},
     }

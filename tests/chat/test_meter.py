@@ -1,6 +1,7 @@
 """The meter: whatever the network does to the bytes, what is forwarded and what is counted stay the same."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ def stream(texts: list[str]) -> list[bytes]:
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     """The bytes, cut at these places."""
     borders = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[start:end] for start, end in zip(borders, borders[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(borders)]
 
 
 @given(st.lists(TEXTS, max_size=8), st.lists(st.integers(min_value=0), max_size=30), st.booleans(), st.booleans())

@@ -30,12 +30,14 @@ async def client(engine: Llama) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-def engines_below(pid: int) -> list[psutil.Process]:
-    """The programs that serve a model, not their leashes."""
+def engines_of(data_dir: Path) -> list[psutil.Process]:
+    """The programs of ours that serve a model of this folder, not their leashes."""
     return [
         one
-        for one in psutil.Process(pid).children(recursive=True)
-        if "server.embedded.llama_program" in one.cmdline() and not one.children()
+        for one in psutil.Process().children(recursive=True)
+        if "server.embedded.llama_program" in one.cmdline()
+        and any(word.startswith(str(data_dir)) for word in one.cmdline())
+        and not one.children()
     ]
 
 
@@ -92,7 +94,9 @@ async def test_embeddings_and_answers(running: Running, model: Path, data_dir: P
             assert response.status == 200
 
 
-async def test_a_killed_engine_comes_back(engine: Llama, clock: SystemClock, client: aiohttp.ClientSession) -> None:
+async def test_a_killed_engine_comes_back(
+    data_dir: Path, engine: Llama, clock: SystemClock, client: aiohttp.ClientSession
+) -> None:
     """An engine that was killed is started again at the same address, and the caller hears of both."""
     changes: asyncio.Queue[PartChanged] = asyncio.Queue()
     supervisor = Supervisor([engine], clock, on_change=changes.put_nowait)
@@ -100,7 +104,7 @@ async def test_a_killed_engine_comes_back(engine: Llama, clock: SystemClock, cli
         await supervisor.start()
         assert (await changes.get()).up
         address = engine.base_url
-        (served,) = engines_below(psutil.Process().pid)
+        (served,) = engines_of(data_dir)
         served.kill()
         gone = await changes.get()
         assert (gone.up, gone.reason) == (False, "llama-owner-tiny-f32 ended with status 137.")
@@ -129,4 +133,4 @@ async def test_a_file_that_is_no_model(
         path.write_bytes(content)
     with pytest.raises(StartError, match=f"^{sentence}"):
         await Llama(path, name="m", slots=1, context_tokens=512, data_dir=data_dir, clock=clock).start()
-    assert engines_below(psutil.Process().pid) == []
+    assert engines_of(data_dir) == []

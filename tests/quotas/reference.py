@@ -40,10 +40,12 @@ class Reference:
                 del self.replica_of[request]
 
     def window(self, engine: str, slots: int) -> None:
+        """An engine takes `slots` at a time."""
         self.windows[engine] = slots
         self._dispatch(engine)
 
     def enqueue(self, request: str, engine: str, replica: str, length_max: int) -> str:
+        """A request enters."""
         self._stay_alive(replica)
         if request not in self.replica_of:
             if len(self.queues[engine]) >= length_max:
@@ -56,12 +58,14 @@ class Reference:
         return "queued"
 
     def finish(self, request: str, engine: str) -> None:
+        """A lease ends."""
         self.deadlines[engine].pop(request, None)
         self.replica_of.pop(request, None)
         self.settled.append(request)
         self._dispatch(engine)
 
     def cancel(self, request: str, engine: str) -> None:
+        """A client leaves before its turn."""
         if request in self.queues[engine]:
             self.queues[engine].remove(request)
         self.deadlines[engine].pop(request, None)
@@ -69,6 +73,7 @@ class Reference:
         self._dispatch(engine)
 
     def charge(self, replica: str, requests: list[str]) -> list[tuple[str, str]]:
+        """A replica reports."""
         self._stay_alive(replica)
         facts = []
         for request in requests:
@@ -81,6 +86,7 @@ class Reference:
         return facts
 
     def reap(self) -> list[str]:
+        """Leases run out."""
         last_ms, self.reaped_ms = self.reaped_ms, self.now_ms
         expired = [
             (engine, request)

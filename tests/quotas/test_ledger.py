@@ -78,8 +78,8 @@ class Pair:
                 reference.cancel(request, engine)
                 await ledger.cancel(request, engine)
             case ("charge", replica, chosen):
-                expected = reference.charge(replica, chosen)
-                assert expected == await ledger.charge(replica, [Progress(request, 1, -1) for request in chosen])
+                facts = reference.charge(replica, chosen)
+                assert facts == await ledger.charge(replica, [Progress(request, 1, -1) for request in chosen])
             case ("pass", duration_ms):
                 reference.now_ms += duration_ms
                 ledger.now_ms = reference.now_ms
@@ -93,12 +93,12 @@ class Pair:
         prefix = f"wf:{{{self.box}}}:"
         for engine in ENGINES:
             assert self.reference.queues[engine] == await self.redis.zrange(f"{prefix}queue:{engine}", 0, -1)
-            running = await self.redis.zrange(f"{prefix}running:{engine}", 0, -1, withscores=True)
+            running: Any = await self.redis.zrange(f"{prefix}running:{engine}", 0, -1, withscores=True)
             assert self.reference.deadlines[engine] == {request: int(deadline) for request, deadline in running}
         for replica in REPLICAS:
             go: Any = await self.redis.lrange(f"{prefix}go:{replica}", 0, -1)
             assert self.reference.go[replica] == go
-        events = await self.redis.xrange(f"{prefix}settled")
+        events: Any = await self.redis.xrange(f"{prefix}settled")
         assert sorted(self.reference.settled) == sorted(fields["id"] for _, fields in events)
 
 
@@ -158,7 +158,7 @@ async def test_a_dead_replica_frees_its_slot_and_leaves_its_usage(ledger: Ledger
         await ledger.charge("two", [Progress("r1", 0, -1)])
         await ledger.reap()
     assert await ledger.granted("two", wait_ms=100) == "r1"
-    events = await redis.xrange("wf:{box}:settled")
+    events: Any = await redis.xrange("wf:{box}:settled")
     assert len(events) == 1
     fields = events[0][1]
     assert fields["outcome"] == "abandoned"

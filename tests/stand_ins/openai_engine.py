@@ -1,7 +1,8 @@
 """A stand-in for an OpenAI-compatible engine, for what a real one cannot be made to do on demand.
 
-It speaks the real wire format over a real socket (llama-server's events, byte for byte but for the ids) and obeys orders: how
-many tokens, when to pause, how to fail. What it saw can be asked afterwards. Tests that need no misbehaviour use llama.cpp.
+It speaks the real wire format over a real socket (llama-server's events, byte for byte but for the ids) and obeys
+orders: how many tokens, when to pause, how to fail. What it saw can be asked afterwards. Tests that need no
+misbehaviour use llama.cpp.
 """
 
 import asyncio

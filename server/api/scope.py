@@ -47,6 +47,9 @@ class RequestScope:
         self.status = 0
         self.is_answered = False
         self.is_client_gone = False
+        # Which message is on its way, and whether the client has yet to take it.
+        self._sent = 0
+        self._is_sending = False
         self._receive = receive
         self._send = send
         self._task = asyncio.current_task()
@@ -72,16 +75,21 @@ class RequestScope:
             message["headers"] = [*message["headers"], (b"x-request-id", str(self.id).encode())]
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.is_answered = True
-        try:
-            async with asyncio.timeout(TAKE_MS_MAX / 1000):
-                await self._send(message)
-        except TimeoutError:
-            self.is_client_gone = True
-            raise asyncio.CancelledError from None
+        self._sent += 1
+        self._is_sending = True
+        await self._send(message)
+        self._is_sending = False
 
     async def _watch_client(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        """Wait until the client goes, or takes nothing for TAKE_MS_MAX. One timer for all messages: they are many."""
+        is_there = True
+        while is_there:
+            sent = self._sent
+            try:
+                async with asyncio.timeout(TAKE_MS_MAX / 1000):
+                    is_there = (await self._receive())["type"] != "http.disconnect"
+            except TimeoutError:
+                is_there = not (self._is_sending and self._sent == sent)
         # Servers also report a disconnect when the answer is complete.
         if not self.is_answered:
             self.is_client_gone = True

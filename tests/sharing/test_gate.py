@@ -287,7 +287,8 @@ async def test_an_engine_may_come_while_windows_are_told(house: House) -> None:
         await house.clock.sleep_ms(TEND_MS + 150)  # the loop has asked, and waits for the answer
         gate.set_window(f"new{number}", 1)
     (await asyncio.wait_for(gate.admit(entry()), 5)).settle("completed")
-    assert not house._running["one"].done()
+    stopped, _ = await asyncio.wait([house._running["one"]], timeout=1)
+    assert not stopped
 
 
 async def test_a_full_queue_stays_in_order_when_many_come_at_once(redis: Redis) -> None:

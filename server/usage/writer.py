@@ -110,7 +110,8 @@ class UsageWriter:
                 rows[row_id] = row
         if rows:
             async with self._database.transaction() as session:
-                await session.execute(_UPSERT, list(rows.values()))
+                # In one order for all writers, or two with the same requests would wait for each other.
+                await session.execute(_UPSERT, [rows[row_id] for row_id in sorted(rows)])
         await self._ledger.acknowledge(events)
 
     async def close(self) -> None:

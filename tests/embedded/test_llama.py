@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -30,13 +31,22 @@ async def client(engine: Llama) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
+def command_lines() -> dict[psutil.Process, list[str]]:
+    """Of every process below this one that lives long enough to be asked."""
+    lines = {}
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            lines[one] = one.cmdline()
+    return lines
+
+
 def engines_of(data_dir: Path) -> list[psutil.Process]:
     """The programs of ours that serve a model of this folder, not their leashes."""
     return [
         one
-        for one in psutil.Process().children(recursive=True)
-        if "server.embedded.llama_program" in one.cmdline()
-        and any(word.startswith(str(data_dir)) for word in one.cmdline())
+        for one, line in command_lines().items()
+        if "server.embedded.llama_program" in line
+        and any(word.startswith(str(data_dir)) for word in line)
         and not one.children()
     ]
 
@@ -61,7 +71,7 @@ async def test_it_answers_to_its_key_only(running: Running, engine: Llama, clien
 async def test_the_key_is_on_no_command_line(running: Running, engine: Llama) -> None:
     """Other users of the machine cannot read the key with ps."""
     await running(engine)
-    lines = [" ".join(one.cmdline()) for one in psutil.Process().children(recursive=True)]
+    lines = [" ".join(line) for line in command_lines().values()]
     assert any("llama_program" in line for line in lines)
     assert not any(engine.api_key in line for line in lines)
 

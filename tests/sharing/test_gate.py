@@ -135,7 +135,7 @@ async def test_a_caller_that_is_gone_gets_no_slot(house: House, is_full: bool) -
 
 async def test_a_gate_stops_whenever_it_is_asked_to(house: House) -> None:
     """Stopped in whichever round of the loop, its loops end within their longest wait."""
-    for rounds in range(40):
+    for rounds in range(24):
         gate = house.replica("one", 1)
         asking = asyncio.create_task(gate.admit(entry()))
         lease = await asking
@@ -145,7 +145,7 @@ async def test_a_gate_stops_whenever_it_is_asked_to(house: House) -> None:
         async with asyncio.timeout(LISTEN_MS / 1000 + 1):
             await house.cut_off("one")
     await house.load(0, 0)
-    assert len({event["id"] for event in await house.events()}) == 40
+    assert len({event["id"] for event in await house.events()}) == 24
 
 
 async def _nothing() -> None:

@@ -13,9 +13,10 @@ Every arrow is one Lua script (`lua/`), run by Redis one at a time, so that any 
 Redis is the only brain, and its `TIME` the only clock. `ledger.py` has a method per script and is the only module here
 that talks to Redis.
 
-A request that held a lease leaves exactly one event in the settled stream, whatever ended it: its replica writes it
-with `finish`, or, when the replica is gone, the reaper writes it from what was charged. Should both happen, the event
-of the replica counts, since it saw the end. A request that never held a lease leaves nothing.
+A request that held a lease leaves an event in the settled stream, whatever ended it: its replica writes it with
+`finish`, or, when the replica is gone, the reaper writes it from what was charged. Should both happen, the event of the
+replica counts, since it saw the end; after a lost reply the same event may be there twice. The request's id makes them
+one row. A request that never held a lease leaves nothing.
 
 Today the order is first come, first served, and the window counts slots.
 """

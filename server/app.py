@@ -14,7 +14,7 @@ from litestar import Litestar, Request
 from litestar.di import NamedDependency, Provide
 from litestar.middleware import DefineMiddleware
 from litestar.types import ASGIApp
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -45,6 +45,7 @@ from server.usage.writer import UsageWriter
 from server.web import admin, pages, usage
 from server.web.accounts import Accounts
 
+REDIS_CONNECTIONS_MAX = 32
 REDIS_CONNECT_S_MAX = 2
 # More than the longest blocking read (gate.LISTEN_MS).
 REDIS_ANSWER_S_MAX = 5
@@ -69,14 +70,7 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
     """
     clock = clock or SystemClock()
     replica = new_token()
-    # Retrying is decided where the meaning of a lost reply is known: in the gate and in the usage writer.
-    redis = Redis.from_url(
-        settings.redis_url,
-        decode_responses=True,
-        socket_connect_timeout=REDIS_CONNECT_S_MAX,
-        socket_timeout=REDIS_ANSWER_S_MAX,
-        retry=Retry(NoBackoff(), 0),
-    )
+    redis = connect_redis(settings.redis_url)
     database = Database(settings.database_url, connections_max=settings.database_connections_max)
     ledger = Ledger(redis)
     gate = Gate(ledger, replica=replica, clock=clock, settings=settings)
@@ -134,6 +128,23 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
         logging_config=None,
     )
     return RequestScopes(litestar, clock)
+
+
+def connect_redis(url: str) -> Redis:
+    """A client whose calls wait for a free connection instead of opening more and more.
+
+    It does not retry: what a lost reply means is known to the gate and to the usage writer.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=REDIS_CONNECTIONS_MAX,
+        timeout=REDIS_ANSWER_S_MAX,
+        decode_responses=True,
+        socket_connect_timeout=REDIS_CONNECT_S_MAX,
+        socket_timeout=REDIS_ANSWER_S_MAX,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis.from_pool(pool)
 
 
 def _always(part: object) -> Callable[[], Any]:

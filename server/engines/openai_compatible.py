@@ -21,6 +21,7 @@ ROUTES: dict[Surface, str] = {
 PROBE_MS_MAX = 5_000
 CONNECT_MS_MAX = 5_000
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
+ONE_PIECE_BYTES_MAX = 64 * 1024
 ERROR_BYTES_MAX = 64 * 1024
 ERROR_CHARACTERS_MAX = 500
 # What comes of reading JSON that is none.
@@ -136,7 +137,8 @@ class OpenAICompatible:
         try:
             response = await self._http().post(
                 self.base_url + ROUTES[surface],
-                data=BytesIO(encoded),  # sent in pieces: a prompt of megabytes must not hold up everybody's tokens
+                # A prompt of megabytes is sent in pieces: it must not hold up everybody's tokens.
+                data=encoded if len(encoded) <= ONE_PIECE_BYTES_MAX else BytesIO(encoded),
                 headers={"Content-Type": "application/json", "X-Request-Id": request_id},
                 # The prompt goes to the engine that the admin named, and nowhere else.
                 allow_redirects=False,

@@ -50,7 +50,8 @@ async def test_success_starts_the_count_anew(users: Users, logins: Logins) -> No
     for _ in range(2):
         for _ in range(4):
             await _fail(logins)
-        await logins.log_in("ann", PASSWORD, HOME)
+        principal, _ = await logins.log_in("ann", PASSWORD, HOME)
+        assert principal.name == "ann"
 
 
 async def test_a_burst_does_not_slip_through(users: Users, logins: Logins, hasher: CountingHasher) -> None:

@@ -47,7 +47,7 @@ async def client(box: Box, ann: Person) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def refused(answer: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:
+def expect_refused(answer: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:
     """Check that this is OpenAI's error object with one sentence; gives it."""
     assert answer.status_code == status, answer.text[:300]
     assert set(answer.json()) == {"error"}
@@ -87,7 +87,7 @@ async def test_a_body_that_is_no_json_object_is_refused(client: httpx.AsyncClien
         good.replace(b"{", b'{"x": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b", ", 1),
     ]
     for body in bodies:
-        error = refused(await client.post(path, content=body), 400, "invalid_json")
+        error = expect_refused(await client.post(path, content=body), 400, "invalid_json")
         assert error["message"].startswith("The body is not"), body[:50]
     await works(client)
 
@@ -115,7 +115,7 @@ async def test_a_wrong_field_is_named(client: httpx.AsyncClient, path: str) -> N
     """Wrong type or value: the error's `param` begins with the field."""
     for field, values in WRONG[path].items():
         for value in values:
-            error = refused(await client.post(path, json={**GOOD[path], field: value}), 400, "invalid_request")
+            error = expect_refused(await client.post(path, json={**GOOD[path], field: value}), 400, "invalid_request")
             assert str(error["param"]).startswith(field), (field, value, error)
     await works(client)
 
@@ -125,8 +125,8 @@ async def test_a_missing_field_is_named(client: httpx.AsyncClient, path: str) ->
     """Also a field that is not there is `param`."""
     for field in GOOD[path]:
         body = {name: value for name, value in GOOD[path].items() if name != field}
-        assert refused(await client.post(path, json=body), 400)["param"] == field
-    error = refused(await client.post("/v1/chat/completions", json={"model": MODEL, "messages": [{}]}), 400)
+        assert expect_refused(await client.post(path, json=body), 400)["param"] == field
+    error = expect_refused(await client.post("/v1/chat/completions", json={"model": MODEL, "messages": [{}]}), 400)
     assert error["param"] == "messages[0].role"
 
 
@@ -145,9 +145,9 @@ async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient, path: st
         "%s{}",
     ]
     for name in names:
-        refused(await client.post(path, json={**GOOD[path], "model": name}), 404, "model_not_found")
+        expect_refused(await client.post(path, json={**GOOD[path], "model": name}), 404, "model_not_found")
     for name in names[1:]:
-        refused(await client.get(f"/v1/models/{quote(name, safe='')[:60_000]}"), 404)
+        expect_refused(await client.get(f"/v1/models/{quote(name, safe='')[:60_000]}"), 404)
     for raw in ("%ff", "%00", "..%2f..%2fetc%2fpasswd", "%", "%zz", "a//b", "?x=%ff"):
         answer = await client.get(f"/v1/models/{raw}")
         assert answer.status_code in {200, 404}
@@ -181,7 +181,7 @@ async def test_sizes_have_limits_that_are_told(client: httpx.AsyncClient, order:
     assert (await client.post("/v1/chat/completions", json={**CHAT, "messages": [long]})).status_code == 200
     assert len(order.seen[0]["messages"][0]["content"]) > 9_000_000
     many = [{"role": "user", "content": "x"}] * 100_000
-    error = refused(await client.post("/v1/chat/completions", json={**CHAT, "messages": many}), 400)
+    error = expect_refused(await client.post("/v1/chat/completions", json={**CHAT, "messages": many}), 400)
     assert error["param"] == "messages"
     huge = json.dumps({**CHAT, "x": "y" * (17 * 1024 * 1024)}).encode()
 
@@ -190,7 +190,7 @@ async def test_sizes_have_limits_that_are_told(client: httpx.AsyncClient, order:
             yield huge[start : start + (1 << 20)]
 
     for content in (huge, pieces()):
-        refused(await client.post("/v1/chat/completions", content=content), 413)
+        expect_refused(await client.post("/v1/chat/completions", content=content), 413)
     await works(client)
 
 
@@ -216,13 +216,13 @@ async def test_a_wrong_method_or_address_is_told(client: httpx.AsyncClient) -> N
     for path in GOOD:
         for method in ("GET", "PUT", "DELETE", "PATCH"):
             answer = await client.request(method, path)
-            refused(answer, 405)
+            expect_refused(answer, 405)
             assert "POST" in answer.headers["allow"]
-    refused(await client.post("/v1/models", json={}), 405)
+    expect_refused(await client.post("/v1/models", json={}), 405)
     for path in ("/v1", "/v1/", "/v1/nope", "/v1/chat", "/v1/chat/completions/x", "/v1/%00"):
         for method in ("GET", "POST"):
             answer = await client.request(method, path)
-            refused(answer, answer.status_code)
+            expect_refused(answer, answer.status_code)
             assert answer.status_code in {404, 405}
 
 
@@ -235,15 +235,15 @@ async def test_keys_that_are_none_are_refused(box: Box, ann: Person) -> None:
             *(b"Bearer " + b"k" * 50_000, f"Token {ann.key}".encode(), b'Bearer " OR 1=1 --'),
         ):
             answer = await client.post("/v1/chat/completions", json=CHAT, headers=[(b"Authorization", value)])
-            refused(answer, 401)
+            expect_refused(answer, 401)
             assert answer.headers["www-authenticate"] == "Bearer"
-        refused(await client.post("/v1/chat/completions", json=CHAT), 401, "not_authenticated")
-        refused(await client.post("/v1/chat/completions", content=b"{"), 401)
+        expect_refused(await client.post("/v1/chat/completions", json=CHAT), 401, "not_authenticated")
+        expect_refused(await client.post("/v1/chat/completions", content=b"{"), 401)
         (key,) = await box.keys.of(ann.user.id)
         assert (await client.post("/v1/chat/completions", json=CHAT, headers=ann.bearer)).status_code == 200
         await box.keys.revoke(key.id, ann.user.id)
-        refused(await client.post("/v1/chat/completions", json=CHAT, headers=ann.bearer), 401, "invalid_api_key")
-        refused(await client.get("/v1/models", headers=ann.bearer), 401)
+        expect_refused(await client.post("/v1/chat/completions", json=CHAT, headers=ann.bearer), 401, "invalid_api_key")
+        expect_refused(await client.get("/v1/models", headers=ann.bearer), 401)
 
 
 async def test_a_members_key_opens_no_admins_door(client: httpx.AsyncClient, box: Box) -> None:
@@ -260,7 +260,7 @@ async def test_odd_origins_are_refused_and_no_mistake(box: Box) -> None:
     async with box.http() as client:
         for origin in ("null", "http://[", "http://[::1", "://", "https://evil.example", "http://box:99999999", "é"):
             answer = await client.post("/v1/chat/completions", json=CHAT, headers=[(b"Origin", origin.encode())])
-            refused(answer, 403, "cross_site_request")
+            expect_refused(answer, 403, "cross_site_request")
 
 
 async def talk(box: Box, *parts: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -337,7 +337,7 @@ async def test_any_json_is_an_answer_or_a_clear_refusal(
     answer = await client.post(path, json={**GOOD[path], **changes})
     if answer.status_code != 200:
         assert answer.status_code in {400, 404}, answer.text
-        refused(answer, answer.status_code)
+        expect_refused(answer, answer.status_code)
 
 
 @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -347,4 +347,4 @@ async def test_any_json_is_an_answer_or_a_clear_refusal(
 )
 async def test_any_bytes_are_refused_clearly(client: httpx.AsyncClient, path: str, body: bytes) -> None:
     """Anything at all as a body."""
-    refused(await client.post(path, content=body), 400)
+    expect_refused(await client.post(path, content=body), 400)

@@ -88,7 +88,7 @@ class Pair:
             case _:
                 raise AssertionError(step)
 
-    async def compare(self) -> None:
+    async def check(self) -> None:
         """Every list that matters is the same in both."""
         prefix = f"wf:{{{self.box}}}:"
         for engine in ENGINES:
@@ -109,7 +109,7 @@ async def test_the_scripts_do_what_the_reference_does(redis: Redis, taken: list[
     pair = Pair(redis)
     for step in taken:
         await pair.take(step)
-        await pair.compare()
+        await pair.check()
 
 
 async def test_who_comes_first_is_served_first(ledger: Ledger) -> None:

@@ -320,3 +320,4 @@ async def test_the_loss_of_redis_state_is_survived(
             await SystemClock().sleep_ms(5)
     running.cancel()
     await asyncio.wait([running])
+    assert len(await rows_of(database)) == 2

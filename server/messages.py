@@ -29,6 +29,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
         body: what the engine gets, but for what adapters must add.
         wants_usage: whether the client asked for the usage chunk of a stream.
         input_tokens: an estimate; the engine's count replaces it.
+        longest_input_tokens: of the longest single prompt, where there are several.
     """
 
     id: UUID
@@ -38,6 +39,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     is_stream: bool
     wants_usage: bool
     input_tokens: int
+    longest_input_tokens: int
 
 
 class ServedModel(Struct, frozen=True, kw_only=True):

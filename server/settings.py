@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +20,8 @@ from server.errors import StartError
 ENVIRONMENT_PREFIX = "WIRTHFORGE_"
 CUSTOMARY_NAMES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
 LISTS = ("engines", "models")
+
+URLS = {"database_url": ("postgresql", "postgres"), "redis_url": ("redis", "rediss", "unix")}
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -84,6 +87,11 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
     merged |= _from_file(config)
     merged |= _from_environment(environment)
     merged |= {name: value for name, value in flags.items() if value not in (None, (), [])}
+    for name, kinds in URLS.items():
+        if (url := merged.get(name)) and urlsplit(str(url)).scheme.partition("+")[0] not in kinds:
+            raise StartError(
+                f"The setting {name} is wrong: it begins with {kinds[0]}://. docs/settings.md lists them all."
+            )
     try:
         return msgspec.convert(merged, Settings, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:

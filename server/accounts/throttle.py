@@ -56,6 +56,9 @@ class LoginThrottle:
             pipe.incr(name)
             pipe.ttl(name)
             _, count, left_s = await pipe.execute()
+        if left_s < 0:
+            # `forgive` came after the window's end, and made a count without one.
+            await self._redis.expire(name, WINDOW_S)
         return count, max(1, left_s)
 
     async def forgive(self, account: str, address: str) -> None:

@@ -93,8 +93,11 @@ class Users:
         """A token for a set-up link, good for SETUP_HOURS and one use. It replaces an earlier one."""
         token, now = new_token(), self._clock.now()
         async with self._database.transaction() as session:
-            if await session.get(User, user_id, with_for_update=True) is None:
+            user = await session.get(User, user_id, with_for_update=True)
+            if user is None:
                 raise NotFound("There is no such person.")
+            if user.disabled_at is not None:
+                raise Conflict(f"{user.name} is disabled: enable them first.", code="disabled")
             await session.execute(delete(SetupToken).where(SetupToken.user_id == user_id))
             session.add(
                 SetupToken(user_id=user_id, token_hash=digest(token), expires_at=now + timedelta(hours=SETUP_HOURS))

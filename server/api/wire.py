@@ -15,6 +15,7 @@ from server.errors import InvalidRequest
 from server.messages import ModelRequest, Surface
 
 MESSAGES_MAX = 10_000
+ANSWERS_MAX = 8
 CHARACTERS_PER_TOKEN = 4
 # A picture's tokens depend on the model; engines use some hundreds to a thousand.
 TOKENS_PER_PICTURE = 500
@@ -58,9 +59,9 @@ class ChatCompletionRequest(_Generation, kw_only=True):
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MESSAGES_MAX)]
     max_completion_tokens: Tokens | None = None
 
-    def input_tokens(self) -> int:
-        """An estimate."""
-        return sum(_tokens(message.content) for message in self.messages)
+    def inputs(self) -> list[int]:
+        """The estimated tokens of each prompt."""
+        return [sum(_tokens(message.content) for message in self.messages)]
 
 
 class CompletionRequest(_Generation, kw_only=True):
@@ -68,9 +69,11 @@ class CompletionRequest(_Generation, kw_only=True):
 
     prompt: str | list[str | int | list[int]]
 
-    def input_tokens(self) -> int:
-        """An estimate."""
-        return _tokens(self.prompt)
+    best_of: Annotated[int, Meta(ge=1)] | None = None
+
+    def inputs(self) -> list[int]:
+        """The estimated tokens of each prompt."""
+        return _inputs(self.prompt)
 
 
 class EmbeddingRequest(Struct, kw_only=True):
@@ -79,9 +82,9 @@ class EmbeddingRequest(Struct, kw_only=True):
     model: str
     input: str | list[str | int | list[int]]
 
-    def input_tokens(self) -> int:
-        """An estimate."""
-        return _tokens(self.input)
+    def inputs(self) -> list[int]:
+        """The estimated tokens of each text."""
+        return _inputs(self.input)
 
 
 Wire = ChatCompletionRequest | CompletionRequest | EmbeddingRequest
@@ -112,6 +115,8 @@ def parse(surface: Surface, raw: bytes, request_id: UUID) -> ModelRequest:
         raise InvalidRequest(f"{f'{param}: ' if param else ''}{reason}.", param=param) from None
     for field in PRIVATE_FIELDS & body.keys():
         del body[field]
+    inputs = wire.inputs()
+    _refuse_a_crowd(wire, len(inputs))
     generation = wire if isinstance(wire, ChatCompletionRequest | CompletionRequest) else None
     return ModelRequest(
         id=request_id,
@@ -120,8 +125,19 @@ def parse(surface: Surface, raw: bytes, request_id: UUID) -> ModelRequest:
         body=body,
         is_stream=bool(generation and generation.stream),
         wants_usage=bool(generation and generation.stream_options and generation.stream_options.include_usage),
-        input_tokens=wire.input_tokens(),
+        input_tokens=sum(inputs),
+        longest_input_tokens=max(inputs, default=0),
     )
+
+
+def _refuse_a_crowd(wire: Wire, inputs: int) -> None:
+    """One request holds one slot, so it may not ask for more answers than an engine makes on the side."""
+    if isinstance(wire, EmbeddingRequest):
+        return
+    best_of = wire.best_of if isinstance(wire, CompletionRequest) else None
+    answers = inputs * max(wire.n or 1, best_of or 1)
+    if answers > ANSWERS_MAX:
+        raise InvalidRequest(f"The request asks for {answers} answers; one request may have {ANSWERS_MAX}.", param="n")
 
 
 def _missing(reason: str) -> str:
@@ -138,6 +154,13 @@ def _reason(error: Exception) -> str:
             return "it is not UTF-8"
         case _:
             return str(error)
+
+
+def _inputs(content: str | list[str | int | list[int]]) -> list[int]:
+    """One text, one list of ids, or several of either."""
+    if isinstance(content, str) or all(isinstance(item, int) for item in content):
+        return [_tokens(content)]
+    return [_tokens(item) for item in content]
 
 
 def _tokens(content: object) -> int:

@@ -99,9 +99,9 @@ class Pipeline:
 
 def _refuse_what_cannot_fit(request: ModelRequest, route: Route) -> None:
     context = route.model.context_tokens
-    if context is not None and request.input_tokens > context * ESTIMATE_TO_CONTEXT_MAX:
+    if context is not None and request.longest_input_tokens > context * ESTIMATE_TO_CONTEXT_MAX:
         raise InvalidRequest(
-            f"The prompt has about {request.input_tokens} tokens; {request.model} takes {context}.",
+            f"The prompt has about {request.longest_input_tokens} tokens; {request.model} takes {context}.",
             code="context_length_exceeded",
         )
 

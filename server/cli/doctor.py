@@ -70,7 +70,7 @@ def _parts(settings: Settings) -> Iterable[Finding]:
         if replacement:
             continue
         found = importlib.util.find_spec(wheel) is not None
-        yield Finding(wheel, "installed" if found else "not installed", "" if found else "run `make install`")
+        yield Finding(wheel, "installed" if found else "not installed", "" if found else "run `make up`")
     built = (STATIC / "index.html").is_file()
     yield Finding("web client", "built" if built else "not built", "" if built else "run `make client`")
 
@@ -83,7 +83,7 @@ def _data(settings: Settings) -> Iterable[Finding]:
     yield Finding("server", "not running on this data folder")
     yield _attempt("port", f"{settings.port} is free", lambda: listen(settings).close())
     folder = settings.data_dir
-    while not folder.exists():
+    while not os.path.exists(folder):  # noqa: PTH110 (Path.exists raises where a parent is closed)
         folder = folder.parent
     is_writable = folder.is_dir() and os.access(folder, os.W_OK)
     yield Finding(

@@ -1,5 +1,6 @@
 """`wirthforge key …`"""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,15 @@ def list_(name: str, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
         async with open_database(settings_from(config, **flags)) as database:
             person = await Users(database, Passwords(), clock).named(name)
             return [
-                f"{row.prefix}…  {row.label:<24} expires {row.expires_at:%Y-%m-%d}"
-                if row.expires_at
-                else f"{row.prefix}…  {row.label:<24} does not expire"
+                f"{row.prefix}…  {row.label:<24} expires {_day(row.expires_at)}  last used {_day(row.last_used_at)}"
                 for row in await ApiKeys(database, clock).of(person.id)
             ]
 
     click.echo("\n".join(run(work())))
+
+
+def _day(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d}" if moment else "never     "
 
 
 @key.command()

@@ -1,6 +1,7 @@
 """`wirthforge models …`, and which model files `up` serves."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ HUB = "hf:"
 HUB_ANSWER_S_MAX = 5
 # The hub answers 401 also for what does not exist.
 HUB_REFUSALS = frozenset({401, 403, 404})
+
+
+# What lies beside models without being one: picture encoders, and the later parts of a model in several files.
+NO_MODEL = re.compile(r"^mmproj-|-(?!00001)\d{5}-of-\d{5}\.gguf$")
 
 
 class ModelFile(Struct, frozen=True):
@@ -44,7 +49,7 @@ def chosen_files(settings: Settings) -> list[ModelFile]:
     """
     paths = [_resolve(settings, model) for model in settings.models]
     if not paths and models_dir(settings).is_dir():
-        paths = sorted(models_dir(settings).glob("**/*.gguf"))
+        paths = sorted(path for path in models_dir(settings).glob("**/*.gguf") if not NO_MODEL.search(path.name))
     files = [ModelFile(path.stem, path) for path in paths] or [_demonstration(settings)]
     names = [file.name for file in files]
     for name in names:
@@ -91,7 +96,8 @@ def _fetch(settings: Settings, model: str) -> Path:
     repo, _, file = model.removeprefix(HUB).partition(":")
     if repo.count("/") != 1 or not file.endswith(".gguf"):
         raise StartError(f"{model!r} does not name a model: write {HUB}owner/repo:file.gguf.")
-    folder = models_dir(settings)
+    # By repository: the same file name in another is another model.
+    folder = models_dir(settings) / repo
     if (folder / file).is_file():
         return folder / file
     try:
@@ -102,8 +108,8 @@ def _fetch(settings: Settings, model: str) -> Path:
         raise StartError(f"{model!r} does not name a model: write {HUB}owner/repo:file.gguf.") from None
     except (TransportError, OSError) as error:
         raise StartError(
-            f"{model} cannot be fetched: {_reason(error)}. Copy any GGUF file into {folder}, pass --model PATH, or use "
-            "an engine that runs already with --engine URL."
+            f"{model} cannot be fetched: {_reason(error)}. Copy any GGUF file into {models_dir(settings)}, "
+            "pass --model PATH, or use an engine that runs already with --engine URL."
         ) from None
 
 
@@ -138,7 +144,7 @@ def pull(model: str, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
 @models.command("list")
 @settings_options
 def list_(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
-    """What this box would serve: files in the models folder, and what configured engines list."""
+    """What configured engines list, or the files in the models folder, from which `up` chooses."""
     settings = settings_from(config, **flags)
     if settings.engines:
         click.echo("\n".join(run(_of_engines(settings))))

@@ -49,7 +49,8 @@ def up(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
     """Start everything: Postgres, Redis, models, and the server. Ctrl-C stops it all."""
     settings = settings_from(config, **flags)
     configure_logging(settings)
-    fetch_missing(settings)
+    if not settings.engines:
+        fetch_missing(settings)
     run(Up(settings).run())
 
 

@@ -21,6 +21,7 @@ CONNECT_S_MAX = 5
 COMMAND_S_MAX = 15
 # SQLSTATE classes: connection exceptions, no such database, too many connections, shutting down or starting up.
 AWAY_STATES = ("08", "3D", "53", "57")
+NO_SUCH_TABLE = "42P01"
 
 
 class Database:
@@ -89,6 +90,10 @@ def _told() -> Iterator[None]:
         # Closed under our hands; or not opened, with a state like "starting up" that tells a part of Postgres' life.
         if error.connection_invalidated or (_state(error) or "")[:2] in AWAY_STATES:
             raise _away() from error
+        if _state(error) == NO_SUCH_TABLE:
+            raise Unavailable(
+                "The database has no schema yet: run `wirthforge migrate`.", code="not_migrated"
+            ) from error
         raise
 
 
@@ -100,8 +105,9 @@ def async_url(url: str) -> str:
     """The URL with our driver, whatever scheme the administrator wrote."""
     for scheme in ("postgresql://", "postgres://"):
         if url.startswith(scheme):
-            return "postgresql+asyncpg://" + url.removeprefix(scheme)
-    return url
+            url = "postgresql+asyncpg://" + url.removeprefix(scheme)
+    # asyncpg's word for what libpq, and so everybody's URL, calls sslmode.
+    return url.replace("sslmode=", "ssl=")
 
 
 def _away() -> Unavailable:

@@ -7,9 +7,9 @@ from one request to the next is off until the server asks for it, request by req
 
 - no prompt cache in main memory (`cache_ram_mib`), and no slot parked in it (`cache_idle_slots`);
 - no slot chosen because its old prompt resembles the new one (`slot_prompt_similarity`);
-- no reuse inside a slot (`cache_prompt`) unless the request says `"cache_prompt": true`, as the server does for a slot
-  that it has pinned to one user (`id_slot`). When a slot changes hands it is erased (POST /slots/ID?action=erase),
-  which llama.cpp allows only where slots could also be saved; hence `--slots-folder`.
+- no reuse inside a slot (`cache_prompt`) unless the request says `"cache_prompt": true`, which no client may. A server
+  that pins slots to users (`id_slot`) can say so, and erase a slot that changes hands (POST /slots/ID?action=erase);
+  llama.cpp allows that only where slots could also be saved, hence `--slots-folder`.
 """
 
 import argparse

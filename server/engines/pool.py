@@ -65,8 +65,11 @@ class Pool:
         for route in self.routes():
             if route.model.id == model:
                 return route
-        if not self._served:
-            raise Unavailable("No engine answers yet. Try again in a few seconds.", retry_after_s=3)
+        if len(self._served) < len(self._engines):
+            raise Unavailable(
+                "No engine that answers has this model, and not all have answered yet. Try again in a few seconds.",
+                retry_after_s=3,
+            )
         raise NotFound(f"There is no model {model[:100]!r}. GET /v1/models lists them.", code="model_not_found")
 
     async def probe_all(self) -> None:

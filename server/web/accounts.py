@@ -17,6 +17,11 @@ from server.accounts.users import Users
 from server.db.models import ApiKey as ApiKeyRow
 from server.messages import Principal, Role
 
+# As long as browsers keep a cookie: when a session ends, its row says, which use prolongs.
+COOKIE_S = 400 * 24 * 3600
+# Nobody has logged in yet when these bodies are read.
+BODY_BYTES_MAX = 64 * 1024
+
 
 class LoginRequest(Struct):
     """A name and its password."""
@@ -93,6 +98,7 @@ class Accounts(Controller):
 
     path = "/api"
     tags = ("Account",)
+    request_max_body_size = BODY_BYTES_MAX
 
     @get("/session")
     async def session(
@@ -107,7 +113,7 @@ class Accounts(Controller):
     ) -> Response[Principal]:
         """Log in with name and password."""
         principal, token = await logins.log_in(data.name, data.password, _address(request))
-        return _logged_in(request, principal, token, logins)
+        return _logged_in(request, principal, token)
 
     @post("/logout", status_code=204)
     async def log_out(self, request: Request[Any, Any, Any], logins: NamedDependency[Logins]) -> Response[None]:
@@ -135,7 +141,7 @@ class Accounts(Controller):
         """Use a set-up link: choose a password, and be logged in."""
         user = await users.accept(data.token, data.name, data.password)
         principal, token = await logins.open(user)
-        return _logged_in(request, principal, token, logins)
+        return _logged_in(request, principal, token)
 
     @post("/password", status_code=204)
     async def change_password(
@@ -152,7 +158,7 @@ class Accounts(Controller):
         response = Response(None, status_code=204)
         if principal.key_id is None:
             _, token = await logins.open(await users.named(principal.name))
-            response.set_cookie(_cookie(request, token, logins))
+            response.set_cookie(_cookie(request, token))
         return response
 
     @get("/keys")
@@ -183,10 +189,10 @@ def _address(request: Request[Any, Any, Any]) -> str:
 def _logged_in(
     request: Request[Any, Any, Any], principal: Principal, token: str, logins: Logins
 ) -> Response[Principal]:
-    return Response(principal, cookies=[_cookie(request, token, logins)])
+    return Response(principal, cookies=[_cookie(request, token)])
 
 
-def _cookie(request: Request[Any, Any, Any], token: str, logins: Logins) -> Cookie:
+def _cookie(request: Request[Any, Any, Any], token: str) -> Cookie:
     return Cookie(
         COOKIE,
         value=token,
@@ -194,7 +200,7 @@ def _cookie(request: Request[Any, Any, Any], token: str, logins: Logins) -> Cook
         httponly=True,
         samesite="lax",
         secure=request.url.scheme == "https",
-        max_age=int(logins.lifetime.total_seconds()),
+        max_age=COOKIE_S,
     )
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from server.accounts.users import Users
 from server.db.models import User as UserRow
 from server.messages import Principal, Role
+from server.web.accounts import BODY_BYTES_MAX
 
 
 class User(Struct):
@@ -49,6 +50,7 @@ class Admin(Controller):
 
     path = "/api/admin"
     tags = ("Administration",)
+    request_max_body_size = BODY_BYTES_MAX
 
     @get("/users")
     async def list_users(self, admin: NamedDependency[Principal], users: NamedDependency[Users]) -> list[User]:

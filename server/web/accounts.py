@@ -186,9 +186,7 @@ def _address(request: Request[Any, Any, Any]) -> str:
     return request.client.host if request.client else ""
 
 
-def _logged_in(
-    request: Request[Any, Any, Any], principal: Principal, token: str, logins: Logins
-) -> Response[Principal]:
+def _logged_in(request: Request[Any, Any, Any], principal: Principal, token: str) -> Response[Principal]:
     return Response(principal, cookies=[_cookie(request, token)])
 
 

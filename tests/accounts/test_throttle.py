@@ -133,3 +133,13 @@ async def test_attempts_over_http(box: Box) -> None:
     assert [answer.status_code for answer in answers] == [401] * 5 + [429]
     assert 1 <= int(answers[5].headers["Retry-After"]) <= 900
     assert answers[5].json()["error"]["code"] == "too_many_logins"
+
+
+async def test_a_count_always_ends(redis: Redis, users: Users, logins: Logins) -> None:
+    """A success that comes after the window's end leaves no count without one."""
+    await users.add("ann", "member", PASSWORD)
+    await LoginThrottle(redis).forgive("ann", HOME)
+    await _fail(logins)
+    names = [name async for name in redis.scan_iter("wf:login:*")]
+    assert len(names) == 3
+    assert all([await redis.ttl(name) > 0 for name in names])

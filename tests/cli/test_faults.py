@@ -144,7 +144,7 @@ def test_the_hub_has_no_such_file(house: House, hub: str) -> None:
 
 def test_a_model_that_was_fetched_needs_no_hub(house: House) -> None:
     """It is served from the models folder, whatever became of the network."""
-    path = house.data / "models" / "file.gguf"
+    path = house.data / "models" / "owner" / "repo" / "file.gguf"
     path.parent.mkdir(parents=True)
     tiny_model.build(path)
     fetched = house.ask("models", "pull", "hf:owner/repo:file.gguf", settings={"HF_ENDPOINT": "http://127.0.0.1:1"})

@@ -80,3 +80,12 @@ def test_values_that_will_not_do(tmp_path: Path, line: str) -> None:
     file.write_text(line)
     with pytest.raises(StartError, match=line.split(maxsplit=1)[0]):
         load({}, {}, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"), [("database_url", "nonsense"), ("database_url", "mysql://x/y"), ("redis_url", "localhost:6379")]
+)
+def test_addresses_that_are_none(name: str, url: str) -> None:
+    """A URL of another kind is told at the start, by the setting's name."""
+    with pytest.raises(StartError, match=name):
+        load({}, {f"WIRTHFORGE_{name.upper()}": url})

@@ -35,7 +35,7 @@ async def test_the_cookie_is_out_of_reach(box: Box) -> None:
         "httponly": "True",
         "samesite": "lax",
         "path": "/",
-        "max-age": str(30 * 24 * 60 * 60),
+        "max-age": str(400 * 24 * 60 * 60),
     }
     assert answer.json() == {"id": answer.json()["id"], "name": "ann", "role": "member", "key_id": None}
 

@@ -277,8 +277,9 @@ async def test_llama_cpp_stops_when_its_client_leaves(make_box: MakeBox, slow_ll
 
     async with box.http(headers=ann.bearer) as client:
         asking = asyncio.create_task(client.post("/v1/completions", json=asked))
-        while max(await decoding(), default=0) < 5:
+        while max(await decoding(), default=0) < 5 and not asking.done():
             await box.clock.sleep_ms(20)
+        assert not asking.done()
         asking.cancel()
         left_ms = box.clock.monotonic_ms()
         while await decoding():

@@ -1,4 +1,4 @@
-"""The ledger: the shared record of queues, leases and what they cost, in Redis.
+"""The ledger: the shared record of queues, leases, budgets and what they cost, in Redis.
 
 One method per script of `lua/`; nothing is decided here. Methods raise redis.RedisError when Redis is away, and every
 one of them may be called again after that: the scripts do nothing twice.
@@ -12,17 +12,34 @@ from typing import Any, Literal, cast
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from quotas.policy import Limits
+from quotas.view import View, read_view
+from quotas.window import Window
+
 SCRIPTS = Path(__file__).parent / "lua"
+# Every script begins with these; each builds on those before it.
+SHARED = ("keys", "budgets", "flows", "lately", "turns")
 USAGE_GROUP = "usage"
 REAPED_MAX = 100
+VIEWED_MAX = 1000
 
-State = Literal["running", "queued", "full"]
-Fact = Literal["running", "lost", "missing"]
+State = Literal["running", "queued", "stale", "full", "crowded", "limited"]
+Fact = Literal["running", "revoked", "lost", "missing"]
+News = Literal["run", "revoke"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What the ledger knows of a request: enough to write its usage row when its replica cannot."""
+    """What the ledger knows of a request: enough to rank and charge it, and to write its usage row without its replica.
+
+    Attributes:
+        user: whose flow it belongs to.
+        input_tokens: an estimate.
+        prompt_cost: what reading the prompt costs, in service units (cost.py).
+        output_tokens_max: the longest answer that it may give, which its budget must afford.
+        output_tokens_min: a shorter one with which it is content, should the budget not afford more.
+        is_revocable: whether its lease may be taken away for somebody who waits.
+    """
 
     id: str
     engine: str
@@ -32,30 +49,83 @@ class Entry:
     key: str
     input_tokens: int
     started_at_ms: int
+    prompt_cost: int = 0
+    output_tokens_max: int = 0
+    output_tokens_min: int = 0
+    is_revocable: bool = False
+
+    def usage_fields(self) -> dict[str, str | int]:
+        """What goes into the usage row."""
+        return {
+            "model": self.model,
+            "surface": self.surface,
+            "user": self.user,
+            "key": self.key,
+            "input_tokens": self.input_tokens,
+            "started_at_ms": self.started_at_ms,
+        }
 
     def fields(self) -> list[str | int]:
         """Names and values, flat, as Redis takes them."""
         return [
-            *("model", self.model, "surface", self.surface, "user", self.user, "key", self.key),
-            *("input_tokens", self.input_tokens, "started_at_ms", self.started_at_ms),
+            *(part for pair in self.usage_fields().items() for part in pair),
+            *("prompt_cost", self.prompt_cost, "revocable", int(self.is_revocable)),
+            *("output_tokens_max", self.output_tokens_max, "output_tokens_min", self.output_tokens_min),
         ]
+
+
+def _fields_of(limits: Limits) -> list[str | int]:
+    """The limits that the scripts hold, where there are any."""
+    amounts = {
+        "weight": limits.weight,
+        "requests_per_minute": limits.requests_per_minute,
+        "tokens_per_minute": limits.tokens_per_minute,
+        "tokens_per_day": limits.tokens_per_day,
+        "tokens_per_month": limits.tokens_per_month,
+        "in_flight_max": limits.in_flight_max,
+        "queue_length_max": limits.queue_length_max,
+    }
+    return [part for name, amount in amounts.items() if amount is not None for part in (name, amount)]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a flow has used in the windows of this moment, and when they end, in ms from now."""
+
+    requests_per_minute: int
+    tokens_per_minute: int
+    tokens_per_day: int
+    tokens_per_month: int
+    minute_ends_ms: int
+    day_ends_ms: int
+    month_ends_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Where a request stands after it entered; `ahead` counts the queued requests before it."""
+    """Where a request stands after it entered.
+
+    Attributes:
+        limit: what was in the way: a name of quotas.policy.Limits, or the length of the queue that is full.
+        ends_ms: when it will be out of the way, from now; 0: at no time that is known.
+        granted: output tokens that the budget affords.
+    """
 
     state: State
-    ahead: int
+    limit: str
+    ends_ms: int
+    granted: int
+    budget: Budget
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one request has used so far; `first_token_ms` is -1 until there is one."""
+    """What one request has used so far, in totals; `first_token_ms` is -1 until there is one."""
 
     id: str
     output_tokens: int
     first_token_ms: int
+    cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,39 +149,52 @@ class Ledger:
         self._redis = redis
         self._prefix = f"wf:{{{box}}}:"
         self.now_ms = now_ms
-        prelude = (SCRIPTS / "prelude.lua").read_text()
+        shared = "\n".join((SCRIPTS / "shared" / f"{name}.lua").read_text() for name in SHARED)
         self._scripts = {
-            path.stem: redis.register_script(f"{prelude}\n{path.read_text()}")
-            for path in SCRIPTS.glob("*.lua")
-            if path.stem != "prelude"
+            path.stem: redis.register_script(f"{shared}\n{path.read_text()}") for path in SCRIPTS.glob("*.lua")
         }
 
     async def _run(self, script: str, *arguments: str | int) -> Any:  # noqa: ANN401 (the reply's shape is the script's)
         now = "" if self.now_ms is None else self.now_ms
         return await self._scripts[script](keys=[self._prefix], args=[now, *arguments])
 
-    async def enqueue(self, entry: Entry, *, replica: str, queue_length_max: int, running: bool = False) -> Admission:
-        """Enter a request; `running` re-enters a stream whose record was lost with Redis' state."""
-        state, ahead = await self._run(
-            *("enqueue", entry.id, entry.engine, replica, queue_length_max),
-            *("running" if running else "queued", *entry.fields()),
-        )
-        return Admission(state, int(ahead))
+    async def enqueue(
+        self,
+        entry: Entry,
+        limits: Limits,
+        *,
+        replica: str,
+        queue_length_max: int,
+        version: str = "",
+        running: bool = False,
+    ) -> Admission:
+        """Enter a request.
 
-    async def dispatch(self, engine: str, window: int) -> int:
-        """Set how many requests `engine` takes at a time; returns how many still wait."""
-        return int(await self._run("dispatch", engine, window))
+        Args:
+            queue_length_max: of the engine; that of the flow is one of its limits.
+            version: the policy version that the limits were read under.
+            running: whether it is a stream whose record was lost with Redis' state; such a one always enters.
+        """
+        state, limit, ends_ms, granted, *budget = await self._run(
+            *("enqueue", entry.id, entry.engine, replica, queue_length_max, "running" if running else "queued"),
+            *(version, *entry.fields(), *_fields_of(limits)),
+        )
+        return Admission(state, limit, int(ends_ms), int(granted), Budget(*map(int, budget)))
+
+    async def dispatch(self, engine: str, window: Window) -> int:
+        """Set how much `engine` takes at a time; returns how many requests still wait."""
+        return int(await self._run("dispatch", engine, *window.fields()))
 
     async def charge(self, replica: str, progress: Iterable[Progress]) -> list[tuple[str, Fact]]:
         """Report on all requests of a replica, and renew its leases."""
-        flat = [value for item in progress for value in (item.id, item.output_tokens, item.first_token_ms)]
+        flat = [value for item in progress for value in (item.id, item.output_tokens, item.first_token_ms, item.cost)]
         facts = cast("Sequence[str]", await self._run("charge", replica, *flat))
         return [(facts[at], cast("Fact", facts[at + 1])) for at in range(0, len(facts), 2)]
 
-    async def finish(self, request: str, engine: str, event: Mapping[str, str | int]) -> None:
-        """End a lease and write the usage event."""
+    async def finish(self, request: str, engine: str, event: Mapping[str, str | int], *, cost: int = 0) -> None:
+        """End a lease: settle what it cost, and write the usage event (which holds both numbers of tokens)."""
         flat = [part for pair in event.items() for part in pair]
-        await self._run("finish", request, engine, *flat)
+        await self._run("finish", request, engine, cost, *flat)
 
     async def cancel(self, request: str, engine: str) -> None:
         """Take back a request that has not begun."""
@@ -121,10 +204,41 @@ class Ledger:
         """Take back leases that nobody renewed; returns their requests."""
         return cast("list[str]", await self._run("reap", REAPED_MAX))
 
-    async def granted(self, replica: str, wait_ms: int) -> str | None:
-        """Wait for the next request of `replica` that may run, at most `wait_ms`."""
-        reply = await self._redis.blpop([f"{self._prefix}go:{replica}"], timeout=wait_ms / 1000)
-        return None if reply is None else cast("str", reply[1])
+    async def trim(self, engine: str, *, waiting: int, preempted: int) -> int:
+        """Let what an engine says of itself trim its slots; returns the slots in use."""
+        return int(await self._run("trim", engine, waiting, preempted))
+
+    async def view(self) -> View:
+        """What there is: engines, running and queued requests, and where flows stand."""
+        return read_view(await self._run("view", VIEWED_MAX))
+
+    async def budget(self, flow: str) -> Budget:
+        """What a flow has used in the windows of this moment."""
+        return Budget(*map(int, await self._run("budget", flow)))
+
+    async def news(self, replica: str, wait_ms: int) -> tuple[News, str] | None:
+        """The next news for `replica`, a request that may run or has to end; waits at most `wait_ms`."""
+        key = f"{self._prefix}go:{replica}"
+        if wait_ms:
+            reply = await self._redis.blpop([key], timeout=wait_ms / 1000)
+            news = None if reply is None else cast("str", reply[1])
+        else:
+            news = cast("str | None", await cast("Any", self._redis.lpop(key)))
+        if news is None:
+            return None
+        kind, _, request = news.partition(":")
+        return cast("News", kind), request
+
+    async def policy_version(self) -> str:
+        """Changes with every change of a quota; empty where Redis knows none."""
+        return cast("str | None", await self._redis.get(f"{self._prefix}policy_version")) or ""
+
+    async def renew_policy_version(self) -> str:
+        """Quotas have changed: whoever enters with older ones is told so. By the clock, since Redis may lose counts."""
+        seconds, microseconds = cast("tuple[int, int]", await cast("Any", self._redis.time()))
+        version = f"{seconds}.{microseconds:06}"
+        await self._redis.set(f"{self._prefix}policy_version", version)
+        return version
 
     async def load(self, engine: str) -> tuple[int, int]:
         """How many requests of `engine` run and wait."""

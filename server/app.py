@@ -5,7 +5,7 @@ Everything below takes what it needs as arguments; nothing reads a global or the
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -18,11 +18,14 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from quotas.cost import Cost, read_costs
 from quotas.ledger import Ledger
+from quotas.window import Window, window_of
 from server.accounts.authentication import Authentication, require_admin
 from server.accounts.keys import ApiKeys
 from server.accounts.logins import Logins
 from server.accounts.passwords import Passwords
+from server.accounts.quotas import Quotas
 from server.accounts.secrets import new_token
 from server.accounts.throttle import LoginThrottle
 from server.accounts.users import Users
@@ -37,13 +40,17 @@ from server.db.session import Database
 from server.engines.openai_compatible import OpenAICompatible
 from server.engines.pool import Pool
 from server.engines.protocol import Engine
+from server.errors import StartError
 from server.messages import Principal
 from server.settings import Settings
 from server.sharing.gate import Gate
+from server.sharing.outlook import Outlook
 from server.usage.report import UsageReport
 from server.usage.writer import UsageWriter
-from server.web import admin, pages, usage
+from server.web import admin, pages, sharing, usage
 from server.web.accounts import Accounts
+from server.web.quotas import QuotaAdmin, own_quota
+from server.web.sharing import Shares, Sockets
 
 REDIS_CONNECTIONS_MAX = 32
 REDIS_CONNECT_S_MAX = 2
@@ -61,6 +68,26 @@ def engines_from(settings: Settings) -> list[Engine]:
     ]
 
 
+def window_from(settings: Settings, engine: Engine) -> Window:
+    """How much an engine is given at a time."""
+    return window_of(
+        engine.slots,
+        reserved_slots=None if settings.reserved_slots < 0 else settings.reserved_slots,
+        prefill_tokens_max=settings.engine_prefill_tokens,
+        kv_tokens=engine.kv_tokens,
+    )
+
+
+def costs_from(settings: Settings) -> Mapping[str, Cost]:
+    """What tokens cost, by model. Raises StartError."""
+    try:
+        return read_costs(settings.costs)
+    except ValueError as error:
+        raise StartError(
+            f"The setting costs holds {error}, which is not written as model=input:output (two numbers from 1 on)."
+        ) from None
+
+
 def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | None = None) -> ASGIApp:
     """The whole server as one ASGI application.
 
@@ -73,21 +100,33 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
     redis = connect_redis(settings.redis_url)
     database = Database(settings.database_url, connections_max=settings.database_connections_max)
     ledger = Ledger(redis)
-    gate = Gate(ledger, replica=replica, clock=clock, settings=settings)
-    pool = Pool(engines, clock=clock, on_window=gate.set_window)
+    outlook = Outlook(ledger, clock)
+    gate = Gate(ledger, outlook, replica=replica, clock=clock, settings=settings)
+    pool = Pool(
+        engines,
+        clock=clock,
+        on_probed=lambda engine: gate.set_window(engine.name, window_from(settings, engine)),
+        on_pressure=gate.feel,
+    )
     writer = UsageWriter(ledger, database, clock, reader=replica)
     passwords = Passwords()
     users = Users(database, passwords, clock)
     logins = Logins(database, passwords, LoginThrottle(redis), clock, days=settings.login_days)
     keys = ApiKeys(database, clock)
+    quotas = Quotas(database, ledger, clock)
+    authentication = Authentication(keys, logins)
+    shares = Shares(ledger, outlook, quotas)
     parts = {
-        "authentication": Authentication(keys, logins),
+        "authentication": authentication,
         "database": database,
         "keys": keys,
         "ledger": ledger,
         "logins": logins,
-        "pipeline": Pipeline(pool=pool, gate=gate, clock=clock),
+        "pipeline": Pipeline(pool=pool, gate=gate, quotas=quotas, clock=clock, costs=costs_from(settings)),
         "pool": pool,
+        "quotas": quotas,
+        "shares": shares,
+        "sockets": Sockets(shares, authentication),
         "usage_report": UsageReport(database),
         "users": users,
     }
@@ -111,6 +150,10 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
             *health.handlers(),
             Accounts,
             admin.Admin,
+            QuotaAdmin,
+            own_quota,
+            sharing.own_share,
+            sharing.live,
             usage.own_usage,
             pages.api_docs,
             pages.page,

@@ -27,20 +27,22 @@ class WirthforgeError(Exception):
         code: str | None = None,
         param: str | None = None,
         retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self._headers = headers or {}
         if code is not None:
             self.code = code
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers that belong to the fault: `Retry-After`, at least one second."""
+        """Headers that belong to the fault; `Retry-After` is at least one second."""
         if self.retry_after_s is None:
-            return {}
-        return {"Retry-After": str(max(1, self.retry_after_s))}
+            return self._headers
+        return {**self._headers, "Retry-After": str(max(1, self.retry_after_s))}
 
 
 class InvalidRequest(WirthforgeError):

@@ -30,6 +30,9 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
         wants_usage: whether the client asked for the usage chunk of a stream.
         input_tokens: an estimate; the engine's count replaces it.
         longest_input_tokens: of the longest single prompt, where there are several.
+        output_tokens_max: of each answer, where the client says so.
+        answers: how many it asks for.
+        is_revocable: whether it may be stopped for somebody who waits (`service_tier: "flex"`).
     """
 
     id: UUID
@@ -40,6 +43,9 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     wants_usage: bool
     input_tokens: int
     longest_input_tokens: int
+    output_tokens_max: int | None = None
+    answers: int = 1
+    is_revocable: bool = False
 
 
 class ServedModel(Struct, frozen=True, kw_only=True):
@@ -48,3 +54,17 @@ class ServedModel(Struct, frozen=True, kw_only=True):
     id: str
     context_tokens: int | None = None
     is_demonstration: bool = False
+
+
+class Pressure(Struct, frozen=True, kw_only=True):
+    """What an engine tells of itself.
+
+    Attributes:
+        waiting: requests that wait inside of it.
+        preempted: how many it has pre-empted since it began.
+        kv_tokens: its pool; 0 if unknown.
+    """
+
+    waiting: int
+    preempted: int = 0
+    kv_tokens: int = 0

@@ -19,7 +19,7 @@ from server.errors import StartError
 
 ENVIRONMENT_PREFIX = "WIRTHFORGE_"
 CUSTOMARY_NAMES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
-LISTS = ("engines", "models")
+LISTS = ("engines", "models", "costs")
 
 URLS = {"database_url": ("postgresql", "postgres"), "redis_url": ("redis", "rediss", "unix")}
 
@@ -53,6 +53,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     engines: tuple[str, ...] = ()
     # Slots of an engine that does not say how many it has.
     engine_slots: Positive = 16
+    # Prompt tokens that an engine reads in one step (vLLM's max_num_batched_tokens, llama.cpp's batch): so many are
+    # given to it ahead of their first token. 0: as many as come.
+    engine_prefill_tokens: Annotated[int, Meta(ge=0)] = 2048
+    # Slots of each engine that are kept for people who ask now and then, while any are about. -1: by its size.
+    reserved_slots: Annotated[int, Meta(ge=-1)] = -1
+    # What tokens cost, as model=input:output; a model that is not named costs 1:2.
+    costs: tuple[str, ...] = ()
     # An engine that says nothing for so long has failed. A long prompt on a CPU takes minutes.
     engine_silence_ms_max: Positive = 300_000
 

@@ -33,6 +33,9 @@ FIRST_TOKEN_SECONDS = Histogram(
 GATE_QUEUE_SECONDS = Histogram(
     "wirthforge_queue_seconds", "Time spent waiting for a slot.", ("engine",), buckets=SECONDS, registry=REGISTRY
 )
+REFUSALS = Counter(
+    "wirthforge_refusals_total", "Requests that were not let into the queue.", ("engine", "reason"), registry=REGISTRY
+)
 LEASES_REAPED = Counter(
     "wirthforge_leases_reaped_total", "Leases taken back from replicas that were gone.", registry=REGISTRY
 )

@@ -3,8 +3,16 @@
 --   ARGV[2]  request id
 --   ARGV[3]  engine
 
-redis.call("ZREM", queue_key(ARGV[3]), ARGV[2])
-redis.call("ZREM", running_key(ARGV[3]), ARGV[2])
-redis.call("DEL", request_key(ARGV[2]))
-dispatch(ARGV[3])
+local id, engine = ARGV[2], ARGV[3]
+local entry = read(request_key(id))
+if entry.state == "queued" then
+  drop(id, engine, entry)
+  dispatch(engine) -- it may have been the head that did not fit
+elseif entry.state then
+  redis.call("DEL", request_key(id))
+  release(id, engine, entry)
+  charge_flow(entry.user, -tonumber(entry.cost))
+  give_back(entry, 0, true)
+  dispatch_after(engine, entry.user)
+end
 return 1

@@ -1,26 +1,49 @@
 -- A replica reports on all of its requests at once: it is alive, these stream, those wait.
 --   ARGV[2]  replica
---   ARGV[3…] per request: id, output tokens so far, milliseconds from dispatch to the first token (-1: not yet, and for
---            one that waits)
+--   ARGV[3…] per request: id, output tokens so far, milliseconds from its arrival to the first token (-1: not yet, and
+--            for one that waits), what it cost so far
 -- Totals, not differences, so that a report sent twice counts once. Renews leases.
 -- Returns {id, fact, …}, with the facts
 --   "running"  the lease is held; news to one that waits, should its message have been lost
+--   "revoked"  the lease is held and shall end: close the stream
 --   "lost"     the lease was reaped: stop the stream
 --   "missing"  the ledger has never heard of it: Redis lost its state, enter it again
 
 stay_alive(ARGV[2])
-local facts = {}
-for position = 3, #ARGV, 3 do
-  local id, output_tokens, first_token_ms = ARGV[position], ARGV[position + 1], ARGV[position + 2]
-  local entry = redis.call("HMGET", request_key(id), "state", "engine")
-  if entry[1] == "running" then
-    redis.call("ZADD", running_key(entry[2]), "XX", now + LEASE_MS, id)
-    redis.call("HSET", request_key(id), "output_tokens", output_tokens, "first_token_ms", first_token_ms)
+local facts, moved, costs = {}, {}, {}
+for position = 3, #ARGV, 4 do
+  local id, output_tokens, first_token_ms = ARGV[position], tonumber(ARGV[position + 1]), ARGV[position + 2]
+  local key = request_key(id)
+  local entry = redis.call("HMGET", key, "state", "engine", "user", "output_tokens", "cost", "prefill", "revoked", "kv")
+  local state, engine, flow = entry[1], entry[2], entry[3]
+  if state == "running" then
+    local cost = tonumber(ARGV[position + 3])
+    local grown = output_tokens - tonumber(entry[4])
+    redis.call("ZADD", running_key(engine), "XX", now + LEASE_MS, id)
+    redis.call("HSET", key, "output_tokens", output_tokens, "first_token_ms", first_token_ms, "cost", cost)
+    costs[flow] = (costs[flow] or 0) + cost - tonumber(entry[5])
+    if grown ~= 0 and redis.call("HGET", window_key(engine), "reserves_output") ~= "1" then
+      redis.call("HINCRBY", live_key(engine), "kv", grown)
+      redis.call("HSET", key, "kv", tonumber(entry[8]) + grown)
+    end
+    if tonumber(first_token_ms) >= 0 and entry[6] ~= "0" then
+      redis.call("HINCRBY", live_key(engine), "prefill", -tonumber(entry[6]))
+      redis.call("HSET", key, "prefill", 0)
+      moved[engine] = true
+    end
     facts[#facts + 1] = id
-    facts[#facts + 1] = "running"
-  elseif not entry[1] then
+    facts[#facts + 1] = entry[7] and "revoked" or "running"
+  elseif not state then
     facts[#facts + 1] = id
     facts[#facts + 1] = redis.call("EXISTS", prefix .. "reaped:" .. id) == 1 and "lost" or "missing"
+  end
+end
+for flow, cost in pairs(costs) do
+  charge_flow(flow, cost)
+end
+for _, engine in ipairs(all_engines) do
+  if moved[engine] then
+    dispatch(engine)
   end
 end
 return facts

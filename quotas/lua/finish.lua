@@ -1,17 +1,25 @@
--- The end of a request that held a lease: the slot goes to the next in the queue, and the usage event is written.
---   ARGV[2]  request id
---   ARGV[3]  engine
---   ARGV[4…] names and values of the event
+-- The end of a request that held a lease: it is settled, the slot goes on, and the usage event is written.
+--   ARGV[2]  request id        ARGV[4]  what it cost
+--   ARGV[3]  engine            ARGV[5…] names and values of the event
 -- The event is written even if the lease is gone (reaped, or lost with Redis' state): tokens were spent all the same.
 
-redis.call("ZREM", running_key(ARGV[3]), ARGV[2])
--- A Redis that crashed may have lost its last second, and with it the news that this one was running.
-redis.call("ZREM", queue_key(ARGV[3]), ARGV[2])
-redis.call("DEL", request_key(ARGV[2]))
-local event = {}
-for position = 4, #ARGV do
-  event[#event + 1] = ARGV[position]
+local id, engine = ARGV[2], ARGV[3]
+local entry, event = read(request_key(id)), named(5)
+local fields = { unpack(ARGV, 5) }
+settle(fields)
+if entry.state == "queued" then
+  -- A Redis that crashed may have lost its last second, and with it the news that this one was running.
+  leave_queue(id, engine, entry.user)
 end
-settle(event)
-dispatch(ARGV[3])
+if entry.state then
+  local tokens = tonumber(event.input_tokens) + tonumber(event.output_tokens)
+  redis.call("DEL", request_key(id))
+  release(id, engine, entry)
+  charge_flow(entry.user, tonumber(ARGV[4]) - (tonumber(entry.cost) or 0))
+  give_back(entry, tokens)
+  if event.outcome == "completed" then
+    learn(engine, entry.user, event)
+  end
+  dispatch_after(engine, entry.user)
+end
 return 1

@@ -1,5 +1,5 @@
 -- Leases that nobody renewed are taken back, from all engines; what they cost is settled from what was charged. Dead
--- replicas are forgotten. Any replica may call this, as often as it likes.
+-- replicas are forgotten, and their queued requests with them. Any replica may call this, as often as it likes.
 --   ARGV[2]  how many leases to take at the most
 -- Returns the reaped ids.
 --
@@ -7,13 +7,15 @@
 -- either. Then every lease gets one more life before it is judged. (Only half: the reaper may be back before those that
 -- renew, and after a whole lease it would find them expired.)
 
+-- An engine that no replica speaks of any more.
+local ENGINE_REMEMBERED_MS = 60000
+
 local last_ms = tonumber(redis.call("GET", prefix .. "reaped_ms") or 0)
-redis.call("SET", prefix .. "reaped_ms", now)
-local engines = redis.call("HKEYS", prefix .. "windows")
+redis.call("SET", prefix .. "reaped_ms", whole(now))
 local reaped = {}
 
 if now - last_ms >= LEASE_MS / 2 then
-  for _, engine in ipairs(engines) do
+  for _, engine in ipairs(all_engines) do
     for _, id in ipairs(redis.call("ZRANGEBYSCORE", running_key(engine), "-inf", now)) do
       redis.call("ZADD", running_key(engine), now + LEASE_MS, id)
     end
@@ -21,33 +23,59 @@ if now - last_ms >= LEASE_MS / 2 then
   return reaped
 end
 
+local someone_died = false
 for _, replica in ipairs(redis.call("ZRANGEBYSCORE", prefix .. "alive", "-inf", now)) do
   redis.call("ZREM", prefix .. "alive", replica)
   redis.call("DEL", prefix .. "go:" .. replica)
+  someone_died = true
 end
 
-for _, engine in ipairs(engines) do
+local function forget_queued_of_the_dead(engine)
+  for _, id in ipairs(redis.call("ZRANGE", queue_key(engine), 0, -1)) do
+    local entry = read(request_key(id))
+    if entry.replica and not is_alive(entry.replica) then
+      drop(id, engine, entry)
+    end
+  end
+end
+
+local function abandon(id, engine)
+  local entry = read(request_key(id))
+  local event = { "id", id, "outcome", "abandoned" }
+  for name, value in pairs(entry) do
+    event[#event + 1] = name
+    event[#event + 1] = value
+  end
+  for name, value in pairs({ queue_ms = entry.dispatched_ms - entry.enqueued_ms, total_ms = now - entry.enqueued_ms }) do
+    event[#event + 1] = name
+    event[#event + 1] = whole(value)
+  end
+  settle(event)
+  redis.call("DEL", request_key(id))
+  redis.call("SET", prefix .. "reaped:" .. id, "1", "EX", REAPED_REMEMBERED_S)
+  release(id, engine, entry)
+  give_back(entry, tonumber(entry.input_tokens) + tonumber(entry.output_tokens))
+  rank(entry.user)
+  rest(entry.user)
+end
+
+for _, engine in ipairs(all_engines) do
+  if someone_died then
+    forget_queued_of_the_dead(engine)
+  end
   local expired = redis.call("ZRANGEBYSCORE", running_key(engine), "-inf", now, "LIMIT", 0, ARGV[2] - #reaped)
   for _, id in ipairs(expired) do
-    local entry = redis.call("HGETALL", request_key(id))
-    local event, known = { "id", id, "outcome", "abandoned" }, {}
-    for position = 1, #entry, 2 do
-      known[entry[position]] = entry[position + 1]
-      event[#event + 1] = entry[position]
-      event[#event + 1] = entry[position + 1]
-    end
-    if known.dispatched_ms then
-      event[#event + 1] = "queue_ms"
-      event[#event + 1] = known.dispatched_ms - known.enqueued_ms
-      event[#event + 1] = "total_ms"
-      event[#event + 1] = now - known.enqueued_ms
-      settle(event)
-    end
-    redis.call("ZREM", running_key(engine), id)
-    redis.call("DEL", request_key(id))
-    redis.call("SET", prefix .. "reaped:" .. id, "1", "EX", REAPED_REMEMBERED_S)
+    abandon(id, engine)
     reaped[#reaped + 1] = id
   end
+end
+for _, engine in ipairs(all_engines) do
   dispatch(engine)
+  local told_ms = tonumber(redis.call("HGET", window_key(engine), "told_ms") or 0)
+  local is_unused = redis.call("EXISTS", queue_key(engine), running_key(engine)) == 0
+  if is_unused and now - told_ms > ENGINE_REMEMBERED_MS then
+    redis.call("SREM", prefix .. "engines", engine)
+    redis.call("DEL", window_key(engine), live_key(engine), prefix .. "sparse:" .. engine)
+  end
 end
 return reaped

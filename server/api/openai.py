@@ -1,6 +1,6 @@
 """OpenAI's surface: models, chat completions, completions, embeddings."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import structlog
@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from quotas.forecast import Standing
 from server.api.documentation import ChatCompletion, Completion, Embedding
 from server.api.faults import error_event
 from server.api.scope import request_scope
@@ -18,39 +19,75 @@ from server.engines.pool import Pool, Route
 from server.errors import NotFound, WirthforgeError
 from server.messages import Principal, Surface
 
+EVENT_STREAM = b"text/event-stream"
+# Proxies must not collect events.
+UNCOLLECTED = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
 log = structlog.get_logger(__name__)
 
 
-class _Bytes:
-    """An ASGI response of bytes, or of an event stream whose headers wait for its first event.
+class _Reply:
+    """The ASGI response to one request: bytes, or an event stream.
 
-    While nothing has come the status is still open, so an engine that fails before its first token is an HTTP error.
+    While nothing has come the status is open, so an engine that fails before its first token is an HTTP error. A stream
+    that has to wait begins earlier, with comments that say where it stands; clients skip them, and proxies see life.
     """
 
-    def __init__(self, answer: Answer, first: bytes = b"") -> None:
-        self._answer = answer
-        self._first = first
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._answer: Answer | None = None
+        self._first = b""
+        self.has_begun = False
 
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+    async def _begin(self, kind: bytes, headers: Mapping[str, str]) -> None:
+        self.has_begun = True
+        raw = [(b"content-type", kind), *((name.encode(), _latin(value)) for name, value in headers.items())]
+        await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+
+    async def tell(self, standing: Standing, headers: Mapping[str, str]) -> None:
+        """Tell the client of a stream where it stands."""
+        wait_s = None if standing.wait_ms is None else -(-standing.wait_ms // 1000)
+        if not self.has_begun:
+            queue = {"x-wirthforge-queue-ahead": str(standing.ahead)}
+            if wait_s is not None:
+                queue["x-wirthforge-queue-wait-s"] = str(wait_s)
+            await self._begin(EVENT_STREAM, {**headers, **queue, **UNCOLLECTED})
+        about = "" if wait_s is None else f" wait_s={wait_s}"
+        comment = f": queue ahead={standing.ahead}{about}\n\n".encode()
+        await self._send({"type": "http.response.body", "body": comment, "more_body": True})
+
+    async def hold(self, answer: Answer) -> None:
+        """Take the answer, and wait for its first event."""
+        self._answer = answer
+        if answer.stream is not None:
+            self._first = await anext(answer.stream, b"")
+
+    def broken(self, error: WirthforgeError) -> ASGIApp:
+        """A stream that began with waiting and ends with an error."""
+
+        async def end(_scope: Scope, _receive: Receive, _wrapped: Send) -> None:
+            log.warning("stream broke", code=error.code)
+            await self._send({"type": "http.response.body", "body": error_event(error), "more_body": False})
+
+        return end
+
+    async def __call__(self, _scope: Scope, _receive: Receive, _wrapped: Send) -> None:
         """Send the answer."""
         answer = self._answer
-        kind = b"application/json" if answer.stream is None else b"text/event-stream"
-        headers = [
-            (b"content-type", kind),
-            (b"x-wirthforge-engine", answer.engine.encode("latin-1", "replace")),
-            (b"x-wirthforge-queue-ms", str(answer.queue_ms).encode()),
-        ]
+        assert answer is not None
         if answer.stream is None:
-            headers.append((b"content-length", str(len(answer.body)).encode()))
+            await self._begin(b"application/json", {**answer.headers, "content-length": str(len(answer.body))})
         else:
-            # Proxies must not collect events.
-            headers += [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if answer.stream is not None:
-            await send({"type": "http.response.body", "body": self._first, "more_body": True})
+            if not self.has_begun:
+                await self._begin(EVENT_STREAM, {**answer.headers, **UNCOLLECTED})
+            await self._send({"type": "http.response.body", "body": self._first, "more_body": True})
             async for events in _with_error(answer.stream):
-                await send({"type": "http.response.body", "body": events, "more_body": True})
-        await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+                await self._send({"type": "http.response.body", "body": events, "more_body": True})
+        await self._send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+
+def _latin(value: str) -> bytes:
+    return value.encode("latin-1", "replace")
 
 
 async def _with_error(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -68,9 +105,15 @@ async def _answer(
 ) -> ASGIApp:
     scope = request_scope(request.scope)
     model_request = parse(surface, await request.body(), scope.id)
-    answer = await pipeline.answer(model_request, principal, scope.stack)
-    first = b"" if answer.stream is None else await anext(answer.stream, b"")
-    return _Bytes(answer, first)
+    reply = _Reply(scope.send)
+    tell = reply.tell if model_request.is_stream else None
+    try:
+        await reply.hold(await pipeline.answer(model_request, principal, scope.stack, tell))
+    except WirthforgeError as error:
+        if not reply.has_begun:
+            raise
+        return reply.broken(error)
+    return reply
 
 
 @post("/chat/completions", status_code=200, operation_class=ChatCompletion)

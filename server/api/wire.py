@@ -24,7 +24,10 @@ TOKENS_PER_PICTURE = 500
 # first.
 PRIVATE_FIELDS = frozenset({"cache_salt", "id_slot", "cache_prompt", "priority"})
 
-Tokens = Annotated[int, Meta(ge=0)]
+# OpenAI's word for "cheaper, when there is room".
+REVOCABLE_TIER = "flex"
+
+Tokens = Annotated[int, Meta(ge=0, le=1 << 31)]
 
 
 class StreamOptions(Struct):
@@ -51,6 +54,11 @@ class _Generation(Struct):
     top_p: float | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     stop: str | list[str] | None = None
+    service_tier: str | None = None
+
+    def output_tokens_max(self) -> int | None:
+        """The longest answer that the client wants."""
+        return self.max_tokens
 
 
 class ChatCompletionRequest(_Generation, kw_only=True):
@@ -58,6 +66,10 @@ class ChatCompletionRequest(_Generation, kw_only=True):
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MESSAGES_MAX)]
     max_completion_tokens: Tokens | None = None
+
+    def output_tokens_max(self) -> int | None:
+        """Either name, as OpenAI has them; the newer one counts."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     def inputs(self) -> list[int]:
         """The estimated tokens of each prompt."""
@@ -115,8 +127,10 @@ def parse(surface: Surface, raw: bytes, request_id: UUID) -> ModelRequest:
         raise InvalidRequest(f"{f'{param}: ' if param else ''}{reason}.", param=param) from None
     for field in PRIVATE_FIELDS & body.keys():
         del body[field]
+    # Ours to obey; engines may refuse a tier that they do not know.
+    body.pop("service_tier", None)
     inputs = wire.inputs()
-    _refuse_a_crowd(wire, len(inputs))
+    answers = _answers(wire, len(inputs))
     generation = wire if isinstance(wire, ChatCompletionRequest | CompletionRequest) else None
     return ModelRequest(
         id=request_id,
@@ -127,17 +141,21 @@ def parse(surface: Surface, raw: bytes, request_id: UUID) -> ModelRequest:
         wants_usage=bool(generation and generation.stream_options and generation.stream_options.include_usage),
         input_tokens=sum(inputs),
         longest_input_tokens=max(inputs, default=0),
+        output_tokens_max=generation.output_tokens_max() if generation else 0,
+        answers=answers,
+        is_revocable=bool(generation and generation.service_tier == REVOCABLE_TIER),
     )
 
 
-def _refuse_a_crowd(wire: Wire, inputs: int) -> None:
+def _answers(wire: Wire, inputs: int) -> int:
     """One request holds one slot, so it may not ask for more answers than an engine makes on the side."""
     if isinstance(wire, EmbeddingRequest):
-        return
+        return 1
     best_of = wire.best_of if isinstance(wire, CompletionRequest) else None
     answers = inputs * max(wire.n or 1, best_of or 1)
     if answers > ANSWERS_MAX:
         raise InvalidRequest(f"The request asks for {answers} answers; one request may have {ANSWERS_MAX}.", param="n")
+    return answers
 
 
 def _missing(reason: str) -> str:

@@ -21,6 +21,11 @@ DONE = b"data: [DONE]\n\n"
 EVENT_BYTES_MAX = 4 * 1024 * 1024
 # An engine that claims more is not believed.
 TOKENS_MAX = 1 << 31
+# Engines that guess ahead send several tokens in one event; a few tokens (the end, a call's frame) come in none, and a
+# few events hold none. Beyond that an engine's count is wrong, and what was streamed is charged.
+TOKENS_PER_EVENT_MAX = 16
+TOKENS_UNSEEN_MAX = 16
+EVENTS_EMPTY_MAX = 4
 
 
 class Meter:
@@ -29,6 +34,7 @@ class Meter:
     Attributes:
         output_tokens: counted so far; replaced by the engine's own count when it comes.
         input_tokens: the engine's count, or None until it comes.
+        cached_tokens: how many of them the engine had in its cache.
         has_first_token: whether any text, thought or tool call has been seen.
         is_complete: whether the stream ended as it should.
         fault: why it cannot go on: the engine reports an error, or sends what is no event.
@@ -37,6 +43,8 @@ class Meter:
     def __init__(self, *, shows_usage: bool) -> None:
         self.output_tokens = 0
         self.input_tokens: int | None = None
+        self.cached_tokens = 0
+        self._events = 0
         self.has_first_token = False
         self.is_complete = False
         self._shows_usage = shows_usage
@@ -64,7 +72,9 @@ class Meter:
         if not self.has_first_token or b'"usage"' in events or b'"error"' in events or b"[DONE]" in events:
             return self._read_all(events)
         self._unread = events
-        self.output_tokens += events.count(b"\n\ndata:") + events.startswith(b"data:")
+        count = events.count(b"\n\ndata:") + events.startswith(b"data:")
+        self.output_tokens += count
+        self._events += count
         return events
 
     def end(self) -> bytes:
@@ -78,10 +88,10 @@ class Meter:
             raise self.fault
         if self.is_complete:
             return rest
-        counted = self.output_tokens
+        counted = self.output_tokens, self._events
         for event in _split(self._unread):
             self._read(event)
-        self.output_tokens = counted
+        self.output_tokens, self._events = counted
         if not self._is_finished:
             raise EngineFailed("The engine stopped in the middle of its answer.", code="engine_stopped")
         self.is_complete = True
@@ -131,13 +141,21 @@ class Meter:
             if any(parts.get(name) for name in ("content", "reasoning_content", "reasoning", "tool_calls", "text")):
                 self.has_first_token = True
                 self.output_tokens += 1
+                self._events += 1
 
     def see_usage(self, usage: dict[str, Any]) -> None:
-        """Take over the engine's counts. A stream may report usage more than once: the last report counts."""
+        """Take over the engine's counts, as far as what was streamed bears them out.
+
+        A stream may report usage more than once: the last report counts.
+        """
         self.input_tokens = _tokens(usage, "prompt_tokens", self.input_tokens)
+        details = usage.get("prompt_tokens_details")
+        if isinstance(details, dict):
+            self.cached_tokens = _tokens(cast("dict[str, Any]", details), "cached_tokens", None) or 0
         output_tokens = _tokens(usage, "completion_tokens", None)
         if output_tokens is not None:
-            self.output_tokens = output_tokens
+            most = self._events * TOKENS_PER_EVENT_MAX + TOKENS_UNSEEN_MAX
+            self.output_tokens = max(min(output_tokens, most), self._events - EVENTS_EMPTY_MAX)
 
 
 def _tokens(usage: dict[str, Any], name: str, otherwise: int | None) -> int | None:

@@ -1,7 +1,7 @@
 """One request to one model.
 
-    route ─► gate ─► engine ─► meter ─► the client's bytes
-                                  └───► lease (counts, and the end)
+    route ─► limits ─► gate ─► engine ─► meter ─► the client's bytes
+                                            └───► lease (counts, and the end)
 
 Who owns what: the lease and the engine's connection belong to the request's exit stack (server/api/scope.py), not to
 the generator that streams. A generator that is suspended in a `yield` when its client vanishes may not be finished
@@ -9,39 +9,51 @@ until it is collected; the stack is unwound at once, whatever happens.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 
 import msgspec
 from msgspec import Struct
 
+from quotas.cost import Cost
 from quotas.ledger import Entry
+from quotas.policy import Limits
+from server.accounts.quotas import Quotas
 from server.chat.assembly import Assembly
+from server.chat.bounds import bounds_of, is_bound
 from server.chat.meter import Meter
 from server.clock import Clock
 from server.engines.pool import Pool, Route
 from server.engines.protocol import Reply
-from server.errors import EngineFailed, InvalidRequest, Unavailable, WirthforgeError
+from server.errors import EngineFailed, NotAllowed, TooMany, Unavailable, WirthforgeError
 from server.messages import ModelRequest, Principal, Surface
-from server.sharing.gate import Gate
-from server.sharing.lease import Lease
+from server.sharing.gate import Gate, QuotasChanged
+from server.sharing.lease import Asking, Lease, Taken, Tell
+from server.sharing.refusals import budget_headers
 
-# The estimate takes four characters for a token, and no tokenizer packs more than twelve on average: beyond this
-# ratio a prompt cannot fit, and engines take long to find that out.
-ESTIMATE_TO_CONTEXT_MAX = 3
 STREAMED: frozenset[Surface] = frozenset({"chat.completions", "completions"})
+# How often quotas may change while one request enters.
+QUOTA_READS_MAX = 5
+# An engine may count more prompt tokens than we estimate: a template, a tokenizer for another language. Not more than
+# one a character, and so many for the template.
+CHARACTERS_PER_TOKEN = 4
+TEMPLATE_TOKENS_MAX = 4096
+# Events that hold no token are counted until the engine reports; so much is forgiven.
+OVERSHOOT_TOKENS_MAX = 8
+TAKEN: dict[Taken, tuple[str, str]] = {
+    "lost": ("lease_lost", "The server lost the slot of this answer while it was cut off from Redis."),
+    "revoked": ("revoked", "This request could be stopped, and somebody needed its slot. Try again later."),
+}
 
 
 class Answer(Struct, frozen=True):
     """What came of a request: a whole body, or a stream that the caller must drain.
 
     Attributes:
-        engine: the name of the engine that answers.
-        queue_ms: how long the request waited for its slot.
+        headers: who answers, how long the request waited, and what is left of the budget.
     """
 
-    engine: str
-    queue_ms: int
+    headers: Mapping[str, str]
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
 
@@ -49,42 +61,71 @@ class Answer(Struct, frozen=True):
 class Pipeline:
     """The way of a request, with the parts it needs."""
 
-    def __init__(self, *, pool: Pool, gate: Gate, clock: Clock) -> None:
+    def __init__(
+        self, *, pool: Pool, gate: Gate, quotas: Quotas, clock: Clock, costs: Mapping[str, Cost] | None = None
+    ) -> None:
         self._pool = pool
         self._gate = gate
+        self._quotas = quotas
         self._clock = clock
+        self._costs = costs or {}
 
-    async def answer(self, request: ModelRequest, principal: Principal, stack: AsyncExitStack) -> Answer:
+    async def answer(
+        self, request: ModelRequest, principal: Principal, stack: AsyncExitStack, tell: Tell | None = None
+    ) -> Answer:
         """Wait for a slot and let the engine answer.
 
         Args:
             stack: unwound when the request ends, however it ends; then the slot is free.
+            tell: told about every second where the request stands, while it waits.
 
         Raises:
             WirthforgeError: any fault before the answer begins. Later ones end the stream (see `_forward`).
         """
         route = self._pool.route(request.model)
-        _refuse_what_cannot_fit(request, route)
-        lease = await self._gate.admit(self._entry(request, principal, route))
+        lease = await self._admitted(request, principal, route, tell)
         # Unwound last, and without effect if the request has settled: whoever still holds the lease here was cancelled.
         stack.callback(lease.settle, "cancelled")
+        headers = {
+            "x-wirthforge-engine": route.engine.name,
+            "x-wirthforge-queue-ms": str(lease.queue_ms),
+            **budget_headers(lease.limits, lease.admission.budget),
+        }
         try:
             reply = await _opened(request, route, lease)
             stack.callback(reply.close)
-            lease.on_lost = reply.close
+            lease.on_taken = reply.close
             if request.surface not in STREAMED:
-                return Answer(route.engine.name, lease.queue_ms, body=await _whole(reply, lease))
+                return Answer(headers, body=await _whole(reply, lease))
             stream = _forward(reply, lease, Meter(shows_usage=request.wants_usage or not request.is_stream))
             if request.is_stream:
-                return Answer(route.engine.name, lease.queue_ms, stream=stream)
-            return Answer(route.engine.name, lease.queue_ms, body=await _assembled(stream))
+                return Answer(headers, stream=stream)
+            return Answer(headers, body=await _assembled(stream))
         except WirthforgeError as error:
-            lease.settle("failed")
-            if lease.is_lost:
-                raise _lost() from error
+            _fail(lease)
+            if lease.taken is not None:
+                raise _taken(lease.taken) from error
             raise
 
-    def _entry(self, request: ModelRequest, principal: Principal, route: Route) -> Entry:
+    async def _admitted(self, request: ModelRequest, principal: Principal, route: Route, tell: Tell | None) -> Lease:
+        """A lease under the limits that are in force, which may change while the request enters."""
+        for _ in range(QUOTA_READS_MAX):
+            limits, version = await self._quotas.of(principal)
+            if not limits.allows(request.model):
+                raise NotAllowed(f"You may not use the model {request.model}.", code="model_not_allowed", param="model")
+            entry = self._entry(request, principal, route, limits)
+            asking = Asking(entry=entry, limits=limits, version=version, cost=self._cost(request.model), tell=tell)
+            try:
+                return await self._gate.admit(asking)
+            except QuotasChanged:
+                self._quotas.forget(version)
+        raise Unavailable("The quotas are being changed. Try again.", code="quotas_changing", retry_after_s=1)
+
+    def _cost(self, model: str) -> Cost:
+        return self._costs.get(model) or Cost()
+
+    def _entry(self, request: ModelRequest, principal: Principal, route: Route, limits: Limits) -> Entry:
+        bounds = bounds_of(request, route.model, limits)
         return Entry(
             id=str(request.id),
             engine=route.engine.name,
@@ -94,41 +135,45 @@ class Pipeline:
             key=str(principal.key_id or ""),
             input_tokens=request.input_tokens,
             started_at_ms=int(self._clock.now().timestamp() * 1000),
+            prompt_cost=self._cost(request.model).of(request.input_tokens, 0),
+            output_tokens_max=bounds.most,
+            output_tokens_min=bounds.least,
+            is_revocable=request.is_revocable,
         )
 
 
-def _refuse_what_cannot_fit(request: ModelRequest, route: Route) -> None:
-    context = route.model.context_tokens
-    if context is not None and request.longest_input_tokens > context * ESTIMATE_TO_CONTEXT_MAX:
-        raise InvalidRequest(
-            f"The prompt has about {request.longest_input_tokens} tokens; {request.model} takes {context}.",
-            code="context_length_exceeded",
-        )
-
-
-def _for_engine(request: ModelRequest) -> dict[str, object]:
-    """The body as the engine gets it: streamed (see assembly.py), and with usage, since accounting needs it."""
+def _for_engine(request: ModelRequest, lease: Lease) -> dict[str, object]:
+    """The body as the engine gets it: streamed (see assembly.py), with usage, and no longer than may be charged."""
     if request.surface not in STREAMED:
         return {name: value for name, value in request.body.items() if name != "stream"}
     options = request.body.get("stream_options") or {}
-    return request.body | {"stream": True, "stream_options": options | {"include_usage": True}}
+    body = request.body | {"stream": True, "stream_options": options | {"include_usage": True}}
+    if is_bound(lease.limits):
+        name = "max_completion_tokens" if request.body.get("max_completion_tokens") is not None else "max_tokens"
+        body[name] = lease.admission.granted // request.answers
+    return body
 
 
 async def _opened(request: ModelRequest, route: Route, lease: Lease) -> Reply:
     """The engine's answer, begun. A long prompt takes minutes until then, and the lease may be lost meanwhile."""
     task = asyncio.current_task()
     assert task is not None
-    lease.on_lost = task.cancel
+    lease.on_taken = task.cancel
     try:
-        return await route.engine.open(request.surface, _for_engine(request), str(request.id))
+        return await route.engine.open(request.surface, _for_engine(request, lease), str(request.id))
     except asyncio.CancelledError:
-        if not lease.is_lost or task.uncancel():
+        if lease.taken is None or task.uncancel():
             raise  # the client left
-        raise _lost() from None
+        raise _taken(lease.taken) from None
 
 
-def _lost() -> Unavailable:
-    return Unavailable("The server lost the slot of this answer while it was cut off from Redis.", code="lease_lost")
+def _taken(reason: Taken) -> Unavailable:
+    code, sentence = TAKEN[reason]
+    return Unavailable(sentence, code=code, retry_after_s=1)
+
+
+def _fail(lease: Lease) -> None:
+    lease.settle("revoked" if lease.taken == "revoked" else "failed")
 
 
 async def _assembled(stream: AsyncIterator[bytes]) -> bytes:
@@ -155,8 +200,8 @@ async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[by
                 _complete(lease, meter)
             if events:
                 yield events
-            if meter.fault is not None:
-                raise meter.fault
+            if (fault := meter.fault or _overrun(lease)) is not None:
+                raise fault
             if meter.is_complete:
                 return  # whether the engine hangs up or not
         rest = meter.end()
@@ -164,15 +209,24 @@ async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[by
         if rest:
             yield rest
     except WirthforgeError as error:
-        lease.settle("failed")
-        if lease.is_lost:
-            raise _lost() from error
+        _fail(lease)
+        if lease.taken is not None:
+            raise _taken(lease.taken) from error
         raise
+
+
+def _overrun(lease: Lease) -> TooMany | None:
+    """What is wrong where an engine writes more than it was told to, and than may be charged."""
+    if lease.output_tokens <= lease.admission.granted + OVERSHOOT_TOKENS_MAX or not is_bound(lease.limits):
+        return None
+    return TooMany("The engine went on beyond what your budget affords.", code="budget_exceeded")
 
 
 def _complete(lease: Lease, meter: Meter) -> None:
     if meter.input_tokens is not None:
-        lease.input_tokens = meter.input_tokens
+        most = lease.entry.input_tokens * CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS_MAX
+        lease.input_tokens = min(meter.input_tokens, most)
+        lease.cached_tokens = min(meter.cached_tokens, lease.input_tokens)
     lease.output_tokens = meter.output_tokens
     lease.settle("completed")
 

@@ -18,6 +18,7 @@ ROOMS = {
     "migrate": "schema",
     "user": "users",
     "key": "keys",
+    "quota": "quotas",
     "models": "models",
     "doctor": "doctor",
     "openapi": "schema",

@@ -21,6 +21,8 @@ from server.settings import Settings
 from server.telemetry import configure_logging
 
 BACKLOG = 2048
+# Browsers only listen.
+WEBSOCKET_BYTES_MAX = 4096
 # Ports and addresses that a user without rights may not have, and such that do not exist here.
 SENTENCES = {
     errno.EADDRINUSE: "is taken: stop what uses it, or choose another with --port or WIRTHFORGE_PORT",
@@ -72,7 +74,8 @@ class WebServer(uvicorn.Server):
             uvicorn.Config(
                 cast("Any", app),  # Litestar's and uvicorn's ASGI types differ in name only
                 http="httptools",
-                ws="none",
+                ws="websockets-sansio",
+                ws_max_size=WEBSOCKET_BYTES_MAX,
                 lifespan="on",
                 log_config=None,
                 access_log=False,

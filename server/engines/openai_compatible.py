@@ -10,8 +10,9 @@ import aiohttp
 import msgspec
 import structlog
 
+from server.engines.metrics import read_pressure
 from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound, Unavailable, WirthforgeError
-from server.messages import ServedModel, Surface
+from server.messages import Pressure, ServedModel, Surface
 
 ROUTES: dict[Surface, str] = {
     "chat.completions": "/chat/completions",
@@ -24,6 +25,7 @@ ANSWER_BYTES_MAX = 64 * 1024 * 1024
 ONE_PIECE_BYTES_MAX = 64 * 1024
 ERROR_BYTES_MAX = 64 * 1024
 ERROR_CHARACTERS_MAX = 500
+UNREACHABLE = "engine_unreachable"
 # What comes of reading JSON that is none.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -74,6 +76,8 @@ class OpenAICompatible:
         self.base_url = base_url.rstrip("/")
         self.name = name or _name(self.base_url)
         self.slots = slots
+        self.kv_tokens = 0
+        self._has_metrics = True
         self._is_demonstration = is_demonstration
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._silence_s = silence_ms_max / 1000
@@ -118,6 +122,23 @@ class OpenAICompatible:
         if isinstance(properties, dict):
             self.slots = _count(properties.get("total_slots")) or self.slots
 
+    async def pressure(self) -> Pressure | None:
+        """From the Prometheus page, which engines have outside of /v1. One that has none is not asked again."""
+        if not self._has_metrics:
+            return None
+        try:
+            page = await self._get(f"{self.base_url.removesuffix('/v1')}/metrics")
+            pressure = read_pressure(page.decode())
+        except EngineFailed as error:
+            self._has_metrics = error.code == UNREACHABLE
+            return None
+        except ValueError:
+            pressure = None
+        self._has_metrics = pressure is not None
+        if pressure is not None:
+            self.kv_tokens = pressure.kv_tokens
+        return pressure
+
     async def _get(self, url: str) -> bytes:
         try:
             timeout = aiohttp.ClientTimeout(total=PROBE_MS_MAX / 1000)
@@ -126,7 +147,7 @@ class OpenAICompatible:
                     raise EngineFailed(f"Engine {self.name} answers {response.status} at {urlsplit(url).path}.")
                 return await _beginning(response, ANSWER_BYTES_MAX)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise EngineFailed(f"Engine {self.name} cannot be reached.", code="engine_unreachable") from error
+            raise EngineFailed(f"Engine {self.name} cannot be reached.", code=UNREACHABLE) from error
 
     async def open(self, surface: Surface, body: dict[str, Any], request_id: str) -> "OpenAIReply":
         """POST the request; see `Engine.open`."""
@@ -146,9 +167,7 @@ class OpenAICompatible:
         except aiohttp.SocketTimeoutError as error:
             raise self._silent() from error
         except (aiohttp.ClientError, OSError) as error:
-            raise EngineFailed(
-                f"Engine {self.name} cannot be reached. Try again later.", code="engine_unreachable"
-            ) from error
+            raise EngineFailed(f"Engine {self.name} cannot be reached. Try again later.", code=UNREACHABLE) from error
         reply = OpenAIReply(self, response)
         is_good = response.status == HTTPStatus.OK
         if is_good and body.get("stream") and response.content_type != "text/event-stream":

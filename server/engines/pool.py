@@ -9,16 +9,18 @@ from msgspec import Struct
 from server.clock import Clock
 from server.engines.protocol import Engine
 from server.errors import EngineFailed, NotFound, Unavailable
-from server.messages import ServedModel
+from server.messages import Pressure, ServedModel
 from server.telemetry import ENGINE_UP
 
 PROBE_EVERY_MS = 10_000
 # An engine that is away is looked at more often: people wait for it.
 PROBE_AWAY_EVERY_MS = 1_000
+PRESSURE_EVERY_MS = 5_000
 
 log = structlog.get_logger(__name__)
 
-OnWindow = Callable[[str, int], None]
+OnProbed = Callable[[Engine], None]
+OnPressure = Callable[[str, Pressure], None]
 
 
 class Route(Struct, frozen=True):
@@ -32,13 +34,17 @@ class Pool:
     """All engines of the box.
 
     Args:
-        on_window: told (engine name, slots) whenever an engine was probed, so that the gate knows its window.
+        on_probed: told of an engine whenever it was probed, so that the gate knows its window.
+        on_pressure: told what an engine that is up says of itself, by its name.
     """
 
-    def __init__(self, engines: Sequence[Engine], *, clock: Clock, on_window: OnWindow) -> None:
+    def __init__(
+        self, engines: Sequence[Engine], *, clock: Clock, on_probed: OnProbed, on_pressure: OnPressure
+    ) -> None:
         self._engines = engines
         self._clock = clock
-        self._on_window = on_window
+        self._on_probed = on_probed
+        self._on_pressure = on_pressure
         self._served: dict[str, tuple[ServedModel, ...]] = {}
         self._is_up: dict[str, bool] = {}
 
@@ -81,18 +87,25 @@ class Pool:
         async with asyncio.TaskGroup() as watches:
             for engine in self._engines:
                 watches.create_task(self._watch(engine), name=f"watch {engine.name}")
+                watches.create_task(self._feel(engine), name=f"feel {engine.name}")
 
     async def _watch(self, engine: Engine) -> None:
         while True:
             await self._clock.sleep_ms(PROBE_EVERY_MS if self._is_up.get(engine.name) else PROBE_AWAY_EVERY_MS)
             await self._probe(engine)
 
+    async def _feel(self, engine: Engine) -> None:
+        while True:
+            if self._is_up.get(engine.name) and (pressure := await engine.pressure()) is not None:
+                self._on_pressure(engine.name, pressure)
+            await self._clock.sleep_ms(PRESSURE_EVERY_MS)
+
     async def _probe(self, engine: Engine) -> None:
         was_up = self._is_up.get(engine.name)
         try:
             self._served[engine.name] = await engine.probe()
             is_up = True
-            self._on_window(engine.name, engine.slots)
+            self._on_probed(engine)
         except EngineFailed as error:
             is_up = False
             if was_up is not False:

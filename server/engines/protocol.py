@@ -8,7 +8,7 @@ prompt.
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from server.messages import ServedModel, Surface
+from server.messages import Pressure, ServedModel, Surface
 
 
 class Reply(Protocol):
@@ -38,10 +38,13 @@ class Engine(Protocol):
     Attributes:
         name: unique on this box, shown to users and in usage.
         slots: how many requests it takes at a time.
+        kv_tokens: the pool that all running requests share, prompts and answers; 0 where it is not known, or each slot
+            has its own.
     """
 
     name: str
     slots: int
+    kv_tokens: int
 
     async def probe(self) -> tuple[ServedModel, ...]:
         """List the models, and learn what else the engine tells about itself (`slots`).
@@ -49,6 +52,10 @@ class Engine(Protocol):
         Raises:
             EngineFailed: it cannot be reached or answers rubbish.
         """
+        ...
+
+    async def pressure(self) -> Pressure | None:
+        """How the engine feels, and its `kv_tokens`, if it tells; None if it does not. Never raises for its faults."""
         ...
 
     async def open(self, surface: Surface, body: dict[str, Any], request_id: str) -> Reply:

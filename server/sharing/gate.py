@@ -1,9 +1,10 @@
 """The gate: the only caller of the ledger's admission. A request waits here until its engine has a free slot.
 
-Four loops serve all requests of this replica:
+Five loops serve all requests of this replica:
 
-    listen   takes the news that a queued request may run
+    listen   takes the news that a queued request may run, or that a running one has to end
     report   every REPORT_MS charges all streams at once, which renews their leases, and learns what went wrong
+    hasten   reports a first token at once where others wait for it: prompts that are read go one after the other
     tend     takes back the leases of dead replicas, and tells Redis the windows again, should it have lost them
     settle   carries ends and cancellations to Redis, in order, and again after Redis was away
 
@@ -16,21 +17,27 @@ state.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 import structlog
 from redis.exceptions import RedisError
 
-from quotas.ledger import Admission, Entry, Ledger, Progress
+from quotas.ledger import Admission, Entry, Fact, Ledger, Progress
+from quotas.window import Window
 from server.clock import Clock
 from server.errors import Unavailable
+from server.messages import Pressure
 from server.settings import Settings
-from server.sharing.lease import Lease, Outcome
+from server.sharing.lease import Asking, Lease, Outcome
+from server.sharing.outlook import Outlook
+from server.sharing.refusals import budget_headers, refusal
 from server.telemetry import (
     FIRST_TOKEN_SECONDS,
     GATE_QUEUE_SECONDS,
     LEASES_REAPED,
     MODEL_REQUESTS,
+    REFUSALS,
     TOKENS,
 )
 
@@ -39,6 +46,8 @@ IDLE_REPORT_MS = 1_000
 TEND_MS = 1_000
 LISTEN_MS = 2_000
 RETRY_MS = 250
+# How often a waiting request is told where it stands.
+TELL_MS = 1_000
 # While Redis is away everybody who gives up adds one. What is not carried is harmless: the reaper finds it.
 LEAVES_MAX = 10_000
 
@@ -52,11 +61,16 @@ def _heed_cancellation() -> None:
         raise asyncio.CancelledError
 
 
+class QuotasChanged(Exception):
+    """The limits that a request came with are not those in force."""
+
+
 class _Waiting:
     """A request in the queue; `turn` is set when it may run."""
 
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
+    def __init__(self, asking: Asking) -> None:
+        self.entry = asking.entry
+        self.limits = asking.limits
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
@@ -72,43 +86,49 @@ class Gate:
         replica: a name that no other replica has, and that is new at every start.
     """
 
-    def __init__(self, ledger: Ledger, *, replica: str, clock: Clock, settings: Settings) -> None:
+    def __init__(self, ledger: Ledger, outlook: Outlook, *, replica: str, clock: Clock, settings: Settings) -> None:
         self._ledger = ledger
+        self._outlook = outlook
         self._replica = replica
         self._clock = clock
         self._settings = settings
         self._waiting: dict[str, _Waiting] = {}
         self._leases: dict[str, Lease] = {}
-        self._windows: dict[str, int] = {}
+        self._windows: dict[str, Window] = {}
+        self._pressures: dict[str, Pressure] = {}
+        # Engines for which somebody waited when Redis was last asked, on any replica.
+        self._crowded: set[str] = set()
+        self._first_tokens: asyncio.Queue[Lease] = asyncio.Queue()
         # Bounded: by the leases of this replica, since nobody is admitted while Redis is away, and by LEAVES_MAX.
         self._ends: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
-    def set_window(self, engine: str, slots: int) -> None:
-        """Let `engine` run `slots` requests at a time, from the next round on."""
-        self._windows[engine] = slots
+    def set_window(self, engine: str, window: Window) -> None:
+        """Let `engine` run so much at a time, from the next round on."""
+        self._windows[engine] = window
 
-    async def admit(self, entry: Entry) -> Lease:
+    def feel(self, engine: str, pressure: Pressure) -> None:
+        """Let what `engine` says of itself trim its slots, in the next round."""
+        self._pressures[engine] = pressure
+
+    async def admit(self, asking: Asking) -> Lease:
         """Wait for a slot.
 
         Cancel the call to leave the queue.
 
         Raises:
+            QuotasChanged: read the limits again and come back.
+            TooMany, InvalidRequest: the person's own limits do not allow it.
             Unavailable: the queue is full, the wait was too long, or Redis is away.
         """
-        entered_ms = self._clock.monotonic_ms()
-        waiting = self._waiting[entry.id] = _Waiting(entry)
+        entry, entered_ms = asking.entry, self._clock.monotonic_ms()
+        waiting = self._waiting[entry.id] = _Waiting(asking)
         try:
-            admission = await self._enter(entry)
+            admission = await self._enter(asking)
             _heed_cancellation()
-            if admission.state == "full":
-                raise Unavailable(
-                    f"The box is full: {admission.ahead} requests wait for this model already. Try again later.",
-                    code="queue_full",
-                    retry_after_s=10,
-                )
             if admission.state == "queued":
-                async with asyncio.timeout(self._settings.queue_wait_ms_max / 1000):
-                    await waiting.turn
+                await self._wait(waiting, asking, budget_headers(asking.limits, admission.budget))
+            elif admission.state != "running":
+                await self._refuse(admission, asking)
         except TimeoutError:
             self._leave(entry)
             raise Unavailable(
@@ -119,22 +139,33 @@ class Gate:
             raise
         finally:
             del self._waiting[entry.id]
-        lease = Lease(entry, clock=self._clock, entered_ms=entered_ms, settle=self._settle)
+        lease = Lease(
+            asking,
+            admission,
+            clock=self._clock,
+            entered_ms=entered_ms,
+            settle=self._settle,
+            on_first_token=self._hurry,
+        )
         self._leases[entry.id] = lease
         GATE_QUEUE_SECONDS.labels(entry.engine).observe(lease.queue_ms / 1000)
         return lease
 
-    async def _enter(self, entry: Entry) -> Admission:
+    async def _enter(self, asking: Asking) -> Admission:
         deadline_ms = self._clock.monotonic_ms() + self._settings.redis_grace_ms
         while True:
             try:
                 return await self._ledger.enqueue(
-                    entry, replica=self._replica, queue_length_max=self._settings.queue_length_max
+                    asking.entry,
+                    asking.limits,
+                    replica=self._replica,
+                    queue_length_max=self._settings.queue_length_max,
+                    version=asking.version,
                 )
             except (RedisError, OSError) as error:
                 if self._clock.monotonic_ms() >= deadline_ms:
                     # The script may have run although its reply was lost.
-                    self._leave(entry)
+                    self._leave(asking.entry)
                     raise Unavailable(
                         "The server cannot reach its queue (Redis). Try again in a few seconds.",
                         code="queue_unavailable",
@@ -142,25 +173,52 @@ class Gate:
                     ) from error
                 await self._clock.sleep_ms(RETRY_MS)
 
+    async def _refuse(self, admission: Admission, asking: Asking) -> None:
+        if admission.state == "stale":
+            raise QuotasChanged
+        room_in_ms = None
+        if admission.state == "crowded":
+            with suppress(RedisError, OSError):
+                room_in_ms = await self._outlook.room_in_ms(asking.entry.user)
+        REFUSALS.labels(asking.entry.engine, admission.state).inc()
+        raise refusal(admission, asking.limits, room_in_ms=room_in_ms)
+
+    async def _wait(self, waiting: _Waiting, asking: Asking, headers: Mapping[str, str]) -> None:
+        """Until it is this one's turn. Raises TimeoutError after `queue_wait_ms_max`."""
+        async with asyncio.timeout(self._settings.queue_wait_ms_max / 1000):
+            while not (await asyncio.wait([waiting.turn], timeout=TELL_MS / 1000))[0]:
+                _heed_cancellation()
+                if asking.tell is None:
+                    continue
+                with suppress(RedisError, OSError):
+                    if (standing := await self._outlook.standing(asking.entry.id)) is not None:
+                        await asking.tell(standing, headers)
+
+    def _hurry(self, lease: Lease) -> None:
+        """Its prompt is read: another may be, if one waits."""
+        engine = lease.entry.engine
+        if engine in self._crowded or any(waiting.entry.engine == engine for waiting in self._waiting.values()):
+            self._first_tokens.put_nowait(lease)
+
     def _leave(self, entry: Entry) -> None:
         if self._ends.qsize() < LEAVES_MAX:
             self._ends.put_nowait(lambda: self._ledger.cancel(entry.id, entry.engine))
 
     def _settle(self, lease: Lease, outcome: Outcome) -> None:
-        event = lease.event(outcome)
+        event, cost = lease.event(outcome), lease.cost
         self._leases.pop(lease.entry.id, None)
         MODEL_REQUESTS.labels(lease.entry.engine, outcome).inc()
         TOKENS.labels(lease.entry.engine, "input").inc(lease.input_tokens)
         TOKENS.labels(lease.entry.engine, "output").inc(lease.output_tokens)
         if lease.first_token_ms >= 0:
             FIRST_TOKEN_SECONDS.labels(lease.entry.engine).observe(lease.first_token_ms / 1000)
-        self._ends.put_nowait(lambda: self._ledger.finish(lease.entry.id, lease.entry.engine, event))
+        self._ends.put_nowait(lambda: self._ledger.finish(lease.entry.id, lease.entry.engine, event, cost=cost))
 
     async def run(self) -> None:
         """Serve until cancelled; then carry the last ends to Redis, within `shutdown_grace_ms`."""
         try:
             async with asyncio.TaskGroup() as loops:
-                for loop in (self._listen, self._report, self._tend, self._carry_end):
+                for loop in (self._listen, self._report, self._hasten, self._tend, self._carry_end):
                     loops.create_task(self._forever(loop), name=f"gate{loop.__name__}")
         finally:
             await self._carry_last_ends()
@@ -191,31 +249,45 @@ class Gate:
                 is_away = False
 
     async def _listen(self) -> None:
-        request = await self._ledger.granted(self._replica, LISTEN_MS)
-        if request is not None and (waiting := self._waiting.get(request)) is not None:
-            waiting.wake()
+        match await self._ledger.news(self._replica, LISTEN_MS):
+            case ("run", request) if request in self._waiting:
+                self._waiting[request].wake()
+            case ("revoke", request) if request in self._leases:
+                self._leases[request].take_away("revoked")
+            case _:
+                pass
 
     async def _report(self) -> None:
         waits = [Progress(request, 0, -1) for request in self._waiting]
-        streams = [lease.progress for lease in self._leases.values() if not lease.is_lost]
+        streams = [lease.progress for lease in self._leases.values() if lease.taken is None]
         for request, fact in await self._ledger.charge(self._replica, [*streams, *waits]):
             await self._learn(request, fact)
         await self._clock.sleep_ms(REPORT_MS if streams or waits else IDLE_REPORT_MS)
 
-    async def _learn(self, request: str, fact: str) -> None:
+    async def _hasten(self) -> None:
+        leases = [await self._first_tokens.get()]
+        while not self._first_tokens.empty():
+            leases.append(self._first_tokens.get_nowait())
+        there = [lease.progress for lease in leases if lease.entry.id in self._leases]
+        for request, fact in await self._ledger.charge(self._replica, there):
+            await self._learn(request, fact)
+
+    async def _learn(self, request: str, fact: Fact) -> None:
         """Act on what the ledger says of a request; it may have ended meanwhile."""
         lease, waiting = self._leases.get(request), self._waiting.get(request)
         if fact == "running" and waiting is not None:
             waiting.wake()
-        elif fact == "lost" and lease is not None:
-            log.warning("lease lost", request_id=request)
-            lease.lose()
-        elif (known := lease or waiting) is not None and fact != "running":
+        elif fact in {"lost", "revoked"} and lease is not None:
+            log.warning("lease taken away", request_id=request, reason=fact)
+            lease.take_away("lost" if fact == "lost" else "revoked")
+        elif (known := lease or waiting) is not None and fact in {"lost", "missing"}:
             # Redis has lost its state, or it was this one's turn while the replica was cut off.
             admission = await self._ledger.enqueue(
                 known.entry,
+                known.limits,
                 replica=self._replica,
                 queue_length_max=self._settings.queue_length_max,
+                version=await self._ledger.policy_version(),
                 running=lease is not None,
             )
             if request not in self._leases and request not in self._waiting:
@@ -224,8 +296,12 @@ class Gate:
                 waiting.wake()
 
     async def _tend(self) -> None:
-        for engine, slots in list(self._windows.items()):  # another may come while Redis answers
-            await self._ledger.dispatch(engine, slots)
+        for engine, window in list(self._windows.items()):  # another may come while Redis answers
+            waiting = await self._ledger.dispatch(engine, window)
+            (self._crowded.add if waiting else self._crowded.discard)(engine)
+        while self._pressures:
+            engine, pressure = self._pressures.popitem()
+            await self._ledger.trim(engine, waiting=pressure.waiting, preempted=pressure.preempted)
         reaped = await self._ledger.reap()
         if reaped:
             LEASES_REAPED.inc(len(reaped))

@@ -1,34 +1,78 @@
-"""A lease: one running slot, owned by the request that was admitted."""
+"""A lease: one running slot, owned by the request that was admitted; and what that request came with."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
-from quotas.ledger import Entry, Progress
+from quotas.cost import Cost
+from quotas.forecast import Standing
+from quotas.ledger import Admission, Entry, Progress
+from quotas.policy import Limits
 from server.clock import Clock
 
-Outcome = Literal["completed", "cancelled", "failed"]
+Outcome = Literal["completed", "cancelled", "failed", "revoked"]
+# Lost: the ledger gave the slot away, since nobody renewed the lease. Revoked: somebody who waits needs the slot.
+Taken = Literal["lost", "revoked"]
+
+
+# Told where a waiting request stands, and the headers that its answer will have.
+Tell = Callable[[Standing, Mapping[str, str]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """A request as it comes to the gate.
+
+    Attributes:
+        limits: what its person may.
+        cost: of its model.
+        version: the policy version that the limits were read under.
+        tell: called about every second while it waits.
+    """
+
+    entry: Entry
+    limits: Limits
+    cost: Cost
+    version: str = ""
+    tell: Tell | None = None
 
 
 class Lease:
     """What the request counts on while it runs; counting costs an addition, the gate reports for all leases together.
 
     It ends once: whoever calls `settle` first decides the outcome, so the exit stack may always call it last.
+
+    Attributes:
+        admission: what the ledger said when the request entered.
+        taken: why the lease was taken away, if it was; then its request has to end.
     """
 
     def __init__(
-        self, entry: Entry, *, clock: Clock, entered_ms: int, settle: Callable[["Lease", Outcome], None]
+        self,
+        asking: Asking,
+        admission: Admission,
+        *,
+        clock: Clock,
+        entered_ms: int,
+        settle: Callable[["Lease", Outcome], None],
+        on_first_token: Callable[["Lease"], None],
     ) -> None:
-        self.entry = entry
-        self.input_tokens = entry.input_tokens
+        self.entry = asking.entry
+        self.limits = asking.limits
+        self.admission = admission
+        self.input_tokens = asking.entry.input_tokens
+        self.cached_tokens = 0
         self.output_tokens = 0
         self.queue_ms = clock.monotonic_ms() - entered_ms
         self.first_token_ms = -1
-        self.is_lost = False
-        # Called when the lease is taken away: closes the engine's stream, whose reader then sees `is_lost`.
-        self.on_lost: Callable[[], object] | None = None
+        self.taken: Taken | None = None
+        # Called when the lease is taken away: closes the engine's stream, whose reader then sees `taken`.
+        self.on_taken: Callable[[], object] | None = None
+        self._cost = asking.cost
         self._clock = clock
         self._entered_ms = entered_ms
         self._settle = settle
+        self._on_first_token = on_first_token
         self._is_settled = False
 
     @property
@@ -37,37 +81,44 @@ class Lease:
         return self._clock.monotonic_ms() - self._entered_ms
 
     @property
+    def cost(self) -> int:
+        """What the request has cost so far, in service units."""
+        return self._cost.of(self.input_tokens, self.output_tokens, self.cached_tokens)
+
+    @property
     def progress(self) -> Progress:
         """What the ledger is told while the request runs."""
-        return Progress(self.entry.id, self.output_tokens, self.first_token_ms)
+        return Progress(self.entry.id, self.output_tokens, self.first_token_ms, self.cost)
 
     def see_first_token(self) -> None:
         """Note when the first token came."""
         if self.first_token_ms < 0:
             self.first_token_ms = self.elapsed_ms
+            self._on_first_token(self)
 
-    def lose(self) -> None:
-        """The ledger gave the slot to somebody else."""
-        self.is_lost = True
-        if self.on_lost is not None:
-            self.on_lost()
+    def take_away(self, reason: Taken) -> None:
+        """The slot goes to somebody else."""
+        if self.taken is None:
+            self.taken = reason
+            if self.on_taken is not None:
+                self.on_taken()
 
     def settle(self, outcome: Outcome) -> None:
         """End the lease; does not wait, cannot fail, and counts once."""
         if not self._is_settled:
             self._is_settled = True
+            # Where an engine failed without a token, nothing was used.
+            if outcome == "failed" and self.output_tokens == 0:
+                self.input_tokens = 0
             self._settle(self, outcome)
 
-    def event(self, outcome: Outcome) -> dict[str, str | int]:
-        """The usage event of this request. Where an engine failed without a token, nothing was used."""
-        was_used = outcome != "failed" or self.output_tokens > 0
-        names = self.entry.fields()
-        event = {str(name): value for name, value in zip(names[::2], names[1::2], strict=True)}
-        return event | {
+    def event(self, outcome: Outcome) -> Mapping[str, str | int]:
+        """The usage event of this request."""
+        return self.entry.usage_fields() | {
             "id": self.entry.id,
             "engine": self.entry.engine,
             "outcome": outcome,
-            "input_tokens": self.input_tokens if was_used else 0,
+            "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
             "queue_ms": self.queue_ms,
             "first_token_ms": self.first_token_ms,

@@ -113,4 +113,4 @@ def test_doctor_sees_the_server(open_house: Open) -> None:
 def test_migrating_under_a_running_server(open_house: Open) -> None:
     """There is nothing to do, and it says so."""
     house, _ = open_house
-    assert house.ask("migrate") == "The database is at revision 0001 already."
+    assert house.ask("migrate") == "The database is at revision 0002 already."

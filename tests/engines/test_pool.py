@@ -26,7 +26,12 @@ async def pool_of(*urls: str, clock: FakeClock | None = None) -> AsyncIterator[t
     """A pool, and the windows it tells."""
     windows: dict[str, int] = {}
     engines = [OpenAICompatible(url, slots=4, silence_ms_max=500) for url in urls]
-    pool = Pool(engines, clock=clock or FakeClock(), on_window=windows.__setitem__)
+    pool = Pool(
+        engines,
+        clock=clock or FakeClock(),
+        on_probed=lambda engine: windows.__setitem__(engine.name, engine.slots),
+        on_pressure=lambda *_: None,
+    )
     try:
         yield pool, windows
     finally:

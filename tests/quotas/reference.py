@@ -1,111 +1,387 @@
-"""What the Lua scripts should do, written to be obviously right instead of fast: lists, dictionaries, one machine."""
+"""What the Lua scripts should do, written to be obviously right instead of fast: lists, dictionaries, one machine.
+
+The rules are those of quotas/lua/shared; so are the names.
+"""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from quotas.ledger import Entry
+from quotas.policy import Limits
+from quotas.window import Window
 
 LEASE_MS = 5_000
 ALIVE_MS = 5_000
+SPARSE_REMEMBERED_MS = 600_000
+ENGINE_REMEMBERED_MS = 60_000
+UNIT = 1_000
+WINDOW_FORMATS = {"minute": "%Y-%m-%d %H:%M", "day": "%Y-%m-%d", "month": "%Y-%m"}
 
 
 @dataclass
-class Reference:
+class Request:
+    """One request that waits or runs."""
+
+    entry: Entry
+    replica: str
+    granted: int
+    reserved: int
+    windows: dict[str, str]
+    deadline_ms: int | None = None
+    order: int = 0
+    cost: int = 0
+    output_tokens: int = 0
+    prefill: int = 0
+    kv: int = 0
+    is_revoked: bool = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it holds a lease."""
+        return self.deadline_ms is not None
+
+
+@dataclass
+class Flow:
+    """One person's counters."""
+
+    served: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    fresh: set[str] = field(default_factory=set)
+    ranked: set[str] = field(default_factory=set)
+    spent: int = 0
+    weight: int = 100
+    in_flight_max: int | None = None
+
+
+@dataclass
+class Box:
     """The state of one box, and every script as a method."""
 
     now_ms: int = 0
-    windows: dict[str, int] = field(default_factory=dict)
-    queues: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    deadlines: defaultdict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
-    replica_of: dict[str, str] = field(default_factory=dict)
+    windows: dict[str, Window] = field(default_factory=dict)
+    told_ms: dict[str, int] = field(default_factory=dict)
+    requests: dict[str, Request] = field(default_factory=dict)  # in order of arrival
+    flows: defaultdict[str, Flow] = field(default_factory=lambda: defaultdict(Flow))
+    turn: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    lifted: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    sparse_seen: defaultdict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    used: defaultdict[tuple[str, str, str], int] = field(default_factory=lambda: defaultdict(int))
     alive: dict[str, int] = field(default_factory=dict)
     go: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     settled: list[str] = field(default_factory=list)
     reaped: set[str] = field(default_factory=set)
     reaped_ms: int = 0
+    dispatches: int = 0
 
-    def _is_alive(self, replica: str) -> bool:
+    # Who waits and who runs.
+
+    def queued(self, engine: str, flow: str | None = None) -> list[str]:
+        """Requests that wait for an engine, in order of arrival."""
+        return [
+            name
+            for name, request in self.requests.items()
+            if not request.is_running and request.entry.engine == engine and flow in {None, request.entry.user}
+        ]
+
+    def running(self, engine: str) -> list[str]:
+        """Requests that run on an engine."""
+        return [
+            name for name, request in self.requests.items() if request.is_running and request.entry.engine == engine
+        ]
+
+    def holds(self, flow: str) -> list[str]:
+        """Requests of a flow that run anywhere."""
+        return [name for name, request in self.requests.items() if request.is_running and request.entry.user == flow]
+
+    def ranking(self, engine: str) -> list[str]:
+        """The flows that wait and may run, the next first; names decide where they stand equal."""
+        ranked = [name for name, flow in self.flows.items() if engine in flow.ranked]
+        return sorted(ranked, key=lambda name: (self._score(name, engine), name))
+
+    def _score(self, name: str, engine: str) -> int:
+        """Sparse flows stand a quantum ahead of their counter."""
+        flow, quantum = self.flows[name], self.windows[engine].sparse_cost_max * UNIT
+        return flow.served[engine] - (quantum if flow.spent < quantum else 0)
+
+    def is_alive(self, replica: str) -> bool:
+        """Whether it was heard of lately."""
         return self.alive.get(replica, 0) > self.now_ms
 
-    def _stay_alive(self, replica: str) -> None:
-        self.alive[replica] = self.now_ms + ALIVE_MS
+    # Counters.
+
+    def _lift(self, name: str, engine: str) -> None:
+        flow, others = self.flows[name], [self.flows[other] for other in self.ranking(engine)]
+        poorest = min(others, key=lambda other: other.served[engine], default=None)
+        if poorest is None:
+            level = self.turn[engine] - UNIT
+        elif engine in poorest.fresh:
+            level = max(poorest.served[engine], self.lifted[engine]) + 1
+        else:
+            level = poorest.served[engine] - UNIT
+        if flow.served[engine] <= level:
+            flow.served[engine] = self.lifted[engine] = level
+            flow.fresh.add(engine)
+
+    def _rank(self, name: str) -> None:
+        flow = self.flows[name]
+        may_run = flow.in_flight_max is None or len(self.holds(name)) < flow.in_flight_max
+        for engine in sorted(self.windows):
+            if not may_run or not self.queued(engine, name):
+                flow.ranked.discard(engine)
+            elif engine not in flow.ranked:
+                self._lift(name, engine)
+                flow.ranked.add(engine)
+
+    def _charge(self, name: str, cost: int) -> None:
+        if cost:
+            flow = self.flows[name]
+            units = cost * UNIT * 100 // flow.weight
+            flow.spent += units
+            flow.fresh.clear()
+            for engine in self.windows:
+                flow.served[engine] += units
+
+    def _rest(self, name: str) -> None:
+        if all(request.entry.user != name for request in self.requests.values()):
+            self.flows[name].spent = 0
+
+    # Budgets.
+
+    def names_of_windows(self) -> dict[str, str]:
+        """The minute, day and month of this moment."""
+        now = datetime.fromtimestamp(self.now_ms / 1000, UTC)
+        return {window: now.strftime(pattern) for window, pattern in WINDOW_FORMATS.items()}
+
+    def _affordable(self, entry: Entry, limits: Limits) -> int | None:
+        windows, user = self.names_of_windows(), entry.user
+        requests = self.used[user, "requests", windows["minute"]]
+        if limits.requests_per_minute is not None and requests >= limits.requests_per_minute:
+            return None
+        granted = entry.output_tokens_max
+        for window, name in windows.items():
+            limit: int | None = getattr(limits, f"tokens_per_{window}")
+            if limit is not None:
+                granted = min(granted, limit - self.used[user, window, name] - entry.input_tokens)
+        return granted if granted >= entry.output_tokens_min else None
+
+    def _give_back(self, request: Request, tokens: int, *, never_ran: bool = False) -> None:
+        user = request.entry.user
+        for window, name in request.windows.items():
+            self.used[user, window, name] += tokens - request.reserved
+        if never_ran:
+            self.used[user, "requests", request.windows["minute"]] -= 1
+
+    # Turns.
+
+    def _is_sparse(self, entry: Entry, window: Window) -> bool:
+        return not entry.is_revocable and self.flows[entry.user].spent < window.sparse_cost_max * UNIT
+
+    def closed_gate(self, name: str) -> str | None:
+        """Why a request may not run now."""
+        entry = self.requests[name].entry
+        window, engine = self.windows[entry.engine], entry.engine
+        running = [self.requests[other] for other in self.running(engine)]
+        is_sparse = self._is_sparse(entry, window)
+        others = [at for flow, at in self.sparse_seen[engine].items() if flow != entry.user]
+        kept = 0
+        is_expected = window.is_reserve_standing or any(at > self.now_ms - SPARSE_REMEMBERED_MS for at in others)
+        if not is_sparse and is_expected:
+            kept = max(min(window.reserved_slots, window.slots - 1), 0)
+        if len(running) >= window.slots - kept:
+            return "slots"
+        if not running:
+            return None
+        prefill = sum(request.prefill for request in running)
+        if not is_sparse and window.prefill_tokens_max and prefill:
+            if prefill + entry.input_tokens > window.prefill_tokens_max:
+                return "prefill"
+        kv = sum(request.kv for request in running) + self._kv_need(self.requests[name], window)
+        kv_max = window.kv_tokens if is_sparse else window.kv_tokens * 95 // 100
+        if kv_max and kv + window.lookahead_tokens * (len(running) + 1) > kv_max:
+            return "kv"
+        return None
+
+    @staticmethod
+    def _kv_need(request: Request, window: Window) -> int:
+        return request.entry.input_tokens + (request.granted if window.reserves_output else 0)
+
+    def _start(self, name: str) -> None:
+        request = self.requests[name]
+        entry, window = request.entry, self.windows[request.entry.engine]
+        request.deadline_ms = self.now_ms + LEASE_MS
+        request.cost, request.prefill = entry.prompt_cost, entry.input_tokens
+        request.kv = self._kv_need(request, window)
+        self.dispatches += 1
+        request.order = self.dispatches
+        self.turn[entry.engine] = max(self.turn[entry.engine], self.flows[entry.user].served[entry.engine])
+        self._charge(entry.user, entry.prompt_cost)
+        self._rank(entry.user)
+
+    def _drop(self, name: str) -> None:
+        request = self.requests.pop(name)
+        self._give_back(request, 0, never_ran=True)
+        self._rank(request.entry.user)
+        self._rest(request.entry.user)
+
+    def _revoke(self, engine: str) -> None:
+        running = [(name, self.requests[name]) for name in self.running(engine)]
+        if any(request.is_revoked for _, request in running):
+            return
+        revocable = [(name, request) for name, request in running if request.entry.is_revocable]
+        if revocable:
+            name, request = max(
+                revocable, key=lambda pair: (self.flows[pair[1].entry.user].served[engine], pair[1].order)
+            )
+            request.is_revoked = True
+            self.go[request.replica].append(f"revoke:{name}")
 
     def _dispatch(self, engine: str, caller: str | None = None) -> None:
-        while self.queues[engine] and len(self.deadlines[engine]) < self.windows.get(engine, 0):
-            request = self.queues[engine].pop(0)
-            replica = self.replica_of[request]
-            if self._is_alive(replica):
-                self.deadlines[engine][request] = self.now_ms + LEASE_MS
-                if request != caller:
-                    self.go[replica].append(request)
-            else:
-                del self.replica_of[request]
+        while ranking := self.ranking(engine):
+            name = self.queued(engine, ranking[0])[0]
+            request = self.requests[name]
+            if not self.is_alive(request.replica):
+                self._drop(name)
+                continue
+            gate = self.closed_gate(name)
+            if gate is not None:
+                if gate == "slots" and self._is_sparse(request.entry, self.windows[engine]):
+                    self._revoke(engine)
+                return
+            self._start(name)
+            if name != caller:
+                self.go[request.replica].append(f"run:{name}")
 
-    def window(self, engine: str, slots: int) -> None:
-        """An engine takes `slots` at a time."""
-        self.windows[engine] = slots
+    def _dispatch_after(self, engine: str, flow: str) -> None:
+        self._rank(flow)
+        self._rest(flow)
+        self._dispatch(engine)
+        for other in sorted(self.windows):
+            if other != engine and other in self.flows[flow].ranked:
+                self._dispatch(other)
+
+    # The scripts.
+
+    def window(self, engine: str, window: Window) -> None:
+        """An engine takes so much at a time."""
+        self.windows[engine], self.told_ms[engine] = window, self.now_ms
         self._dispatch(engine)
 
-    def enqueue(self, request: str, engine: str, replica: str, length_max: int) -> str:
+    def enqueue(self, entry: Entry, limits: Limits, replica: str, length_max: int) -> str:
         """A request enters."""
-        self._stay_alive(replica)
-        if request not in self.replica_of:
-            if len(self.queues[engine]) >= length_max:
+        self.alive[replica] = self.now_ms + ALIVE_MS
+        known = self.requests.get(entry.id)
+        if known is None:
+            if len(self.queued(entry.engine)) >= length_max:
                 return "full"
-            self.replica_of[request] = replica
-            self.queues[engine].append(request)
-            self._dispatch(engine, request)
-        if any(request in running for running in self.deadlines.values()):
-            return "running"
-        return "queued"
+            waiting = sum(len(self.queued(engine, entry.user)) for engine in self.windows)
+            if limits.queue_length_max is not None and waiting >= limits.queue_length_max:
+                return "crowded"
+            granted = self._affordable(entry, limits)
+            if granted is None:
+                return "limited"
+            reserved, windows = entry.input_tokens + granted, self.names_of_windows()
+            for window, name in windows.items():
+                self.used[entry.user, window, name] += reserved
+            self.used[entry.user, "requests", windows["minute"]] += 1
+            flow = self.flows[entry.user]
+            flow.weight, flow.in_flight_max = limits.weight, limits.in_flight_max
+            if self._is_sparse(entry, self.windows[entry.engine]):
+                self.sparse_seen[entry.engine][entry.user] = self.now_ms
+            known = self.requests[entry.id] = Request(entry, replica, granted, reserved, windows)
+            self._rank(entry.user)
+            self._dispatch(entry.engine, entry.id)
+        return "running" if known.is_running else "queued"
 
-    def finish(self, request: str, engine: str) -> None:
-        """A lease ends."""
-        self.deadlines[engine].pop(request, None)
-        self.replica_of.pop(request, None)
-        self.settled.append(request)
-        self._dispatch(engine)
+    def finish(self, name: str, tokens: int, cost: int) -> None:
+        """A lease ends; `tokens` of prompt and answer were used."""
+        request = self.requests.pop(name)
+        flow = request.entry.user
+        self.settled.append(name)
+        self._charge(flow, cost - request.cost)
+        self._give_back(request, tokens)
+        self._dispatch_after(request.entry.engine, flow)
 
-    def cancel(self, request: str, engine: str) -> None:
-        """A client leaves before its turn."""
-        if request in self.queues[engine]:
-            self.queues[engine].remove(request)
-        self.deadlines[engine].pop(request, None)
-        self.replica_of.pop(request, None)
-        self._dispatch(engine)
+    def cancel(self, name: str) -> None:
+        """A client leaves before its turn, or in the moment of its turn."""
+        request = self.requests.get(name)
+        if request is None:
+            return
+        if not request.is_running:
+            self._drop(name)
+            self._dispatch(request.entry.engine)
+            return
+        self.requests.pop(name)
+        self._charge(request.entry.user, -request.cost)
+        self._give_back(request, 0, never_ran=True)
+        self._dispatch_after(request.entry.engine, request.entry.user)
 
-    def charge(self, replica: str, requests: list[str]) -> list[tuple[str, str]]:
-        """A replica reports."""
-        self._stay_alive(replica)
-        facts = []
-        for request in requests:
-            for running in self.deadlines.values():
-                if request in running:
-                    running[request] = self.now_ms + LEASE_MS
-                    facts.append((request, "running"))
-            if request not in self.replica_of:
-                facts.append((request, "lost" if request in self.reaped else "missing"))
+    def charge(self, replica: str, progress: list[tuple[str, int, int, int]]) -> list[tuple[str, str]]:
+        """A replica reports (request, output tokens, first token, cost)."""
+        self.alive[replica] = self.now_ms + ALIVE_MS
+        facts: list[tuple[str, str]] = []
+        grown: defaultdict[str, int] = defaultdict(int)
+        moved: set[str] = set()
+        for name, output_tokens, first_token_ms, cost in progress:
+            request = self.requests.get(name)
+            if request is None:
+                facts.append((name, "lost" if name in self.reaped else "missing"))
+            elif request.is_running:
+                request.deadline_ms = self.now_ms + LEASE_MS
+                grown[request.entry.user] += cost - request.cost
+                if not self.windows[request.entry.engine].reserves_output:
+                    request.kv += output_tokens - request.output_tokens
+                request.output_tokens, request.cost = output_tokens, cost
+                if first_token_ms >= 0 and request.prefill:
+                    request.prefill = 0
+                    moved.add(request.entry.engine)
+                facts.append((name, "revoked" if request.is_revoked else "running"))
+        for flow, cost in grown.items():
+            self._charge(flow, cost)
+        for engine in sorted(moved):
+            self._dispatch(engine)
         return facts
 
     def reap(self) -> list[str]:
         """Leases run out."""
         last_ms, self.reaped_ms = self.reaped_ms, self.now_ms
         expired = [
-            (engine, request)
-            for engine in self.windows
-            for request, deadline_ms in self.deadlines[engine].items()
-            if deadline_ms <= self.now_ms
+            name
+            for name, request in self.requests.items()
+            if request.deadline_ms is not None and request.deadline_ms <= self.now_ms
         ]
         if self.now_ms - last_ms >= LEASE_MS // 2:
-            for engine, request in expired:
-                self.deadlines[engine][request] = self.now_ms + LEASE_MS
+            for name in expired:
+                self.requests[name].deadline_ms = self.now_ms + LEASE_MS
             return []
-        for replica in [replica for replica in self.alive if not self._is_alive(replica)]:
+        dead = [replica for replica in self.alive if not self.is_alive(replica)]
+        for replica in dead:
             del self.alive[replica]
             self.go[replica].clear()
-        for engine, request in expired:
-            del self.deadlines[engine][request]
-            del self.replica_of[request]
-            self.settled.append(request)
-            self.reaped.add(request)
-        for engine in self.windows:
+        for engine in sorted(self.windows):
+            if dead:
+                for name in self.queued(engine):
+                    if not self.is_alive(self.requests[name].replica):
+                        self._drop(name)
+            ending = [
+                name for name in expired if (request := self.requests.get(name)) and request.entry.engine == engine
+            ]
+            for name in sorted(ending, key=lambda name: (self.requests[name].deadline_ms, name)):
+                request = self.requests.pop(name)
+                self.settled.append(name)
+                self.reaped.add(name)
+                self._give_back(request, request.entry.input_tokens + request.output_tokens)
+                self._rank(request.entry.user)
+                self._rest(request.entry.user)
+        for engine in sorted(self.windows):
             self._dispatch(engine)
-        return [request for _, request in expired]
+            is_used = any(request.entry.engine == engine for request in self.requests.values())
+            if not is_used and self.now_ms - self.told_ms[engine] > ENGINE_REMEMBERED_MS:
+                self._forget(engine)
+        return expired
+
+    def _forget(self, engine: str) -> None:
+        """Nobody speaks of it any more."""
+        del self.windows[engine]
+        for memory in (self.turn, self.lifted, self.sparse_seen):
+            memory.pop(engine, None)  # type: ignore[attr-defined]

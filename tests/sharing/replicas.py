@@ -9,11 +9,15 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from quotas.cost import Cost
 from quotas.ledger import Entry, Ledger
+from quotas.policy import Limits
+from quotas.window import Window
 from server.clock import Clock, SystemClock
 from server.settings import Settings
 from server.sharing.gate import REPORT_MS, Gate
-from server.sharing.lease import Lease
+from server.sharing.lease import Asking, Lease
+from server.sharing.outlook import Outlook
 from tests.clocks import FakeClock
 
 ENGINE = "e"
@@ -23,18 +27,27 @@ BEGINNING_MS = 1_000_000
 SLEEPERS = 2
 
 
-def entry(name: str = "") -> Entry:
-    """A request."""
+def entry(name: str = "", *, user: str = "", is_revocable: bool = False) -> Entry:
+    """A request, of somebody new unless said otherwise."""
     return Entry(
         id=name or uuid4().hex,
         engine=ENGINE,
         model="m",
         surface="completions",
-        user=str(uuid4()),
+        user=user or str(uuid4()),
         key="",
         input_tokens=3,
         started_at_ms=1_800_000_000_000,
+        prompt_cost=3,
+        output_tokens_max=10,
+        output_tokens_min=10,
+        is_revocable=is_revocable,
     )
+
+
+def asking(request: Entry | None = None, limits: Limits | None = None, **more: Any) -> Asking:
+    """A request at the gate, of somebody without limits."""
+    return Asking(entry=request or entry(), limits=limits or Limits(), cost=Cost(), **more)
 
 
 class House:
@@ -50,8 +63,10 @@ class House:
 
     def replica(self, name: str, slots: int) -> Gate:
         """Start one."""
-        gate = self.gates[name] = Gate(self.ledger, replica=name, clock=self.clock, settings=self._settings)
-        gate.set_window(ENGINE, slots)
+        outlook = Outlook(self.ledger, self.clock)
+        gate = Gate(self.ledger, outlook, replica=name, clock=self.clock, settings=self._settings)
+        self.gates[name] = gate
+        gate.set_window(ENGINE, Window(slots=slots))
         self.come_back(name)
         return gate
 

@@ -9,12 +9,13 @@ import pytest
 from redis.asyncio import Redis
 
 from quotas.ledger import Entry
+from quotas.window import Window
 from server.errors import Unavailable
 from server.settings import Settings
 from server.sharing.gate import LISTEN_MS, TEND_MS, Gate
 from server.sharing.lease import Lease
 from tests.quotas.reference import LEASE_MS
-from tests.sharing.replicas import ENGINE, House, VirtualHouse, entry, house_of, virtual_house_of
+from tests.sharing.replicas import ENGINE, House, VirtualHouse, asking, entry, house_of, virtual_house_of
 
 
 @pytest.fixture
@@ -32,26 +33,26 @@ async def virtual(redis: Redis) -> AsyncIterator[VirtualHouse]:
 
 
 async def queue_up(house: House, gates: list[Gate], count: int) -> list[asyncio.Task[Lease]]:
-    """So many requests after one that holds the only slot, in a certain order, from all replicas in turn."""
-    asking = []
+    """So many requests of one person, the first in the only slot, in a certain order, from all replicas in turn."""
+    visits = []
     for number in range(count):
-        asking.append(asyncio.create_task(gates[number % len(gates)].admit(entry(f"r{number}"))))
+        visits.append(asyncio.create_task(gates[number % len(gates)].admit(asking(entry(f"r{number}", user="ann")))))
         await house.load(1, number)
-    return asking
+    return visits
 
 
 async def test_who_comes_first_is_served_first_by_all_replicas(house: House) -> None:
-    """One order for all replicas; those who leave while they wait are passed over."""
+    """One order of one person's requests for all replicas; those that leave while they wait are passed over."""
     gates = [house.replica("one", 1), house.replica("two", 1)]
-    asking = await queue_up(house, gates, 8)
+    visits = await queue_up(house, gates, 8)
     for left in (3, 6):
-        asking[left].cancel()
+        visits[left].cancel()
     await house.load(1, 5)
     served = []
     for number in (0, 1, 2, 4, 5, 7):
-        lease = await asyncio.wait_for(asking[number], 5)
+        lease = await asyncio.wait_for(visits[number], 5)
         served.append(lease.entry.id)
-        assert not any(task.done() for task in asking[number + 1 :] if not task.cancelled())
+        assert not any(task.done() for task in visits[number + 1 :] if not task.cancelled())
         lease.settle("completed")
     await house.load(0, 0)
     assert [event["id"] for event in await house.events()] == served
@@ -60,7 +61,7 @@ async def test_who_comes_first_is_served_first_by_all_replicas(house: House) -> 
 
 async def _visit(gate: Gate, request: Entry, chance: random.Random, admitted: list[str], house: House) -> None:
     await house.clock.sleep_ms(chance.randrange(10))
-    lease = await gate.admit(request)
+    lease = await gate.admit(asking(request))
     admitted.append(request.id)
     try:
         assert len(house.inside) < 3  # type: ignore[attr-defined]
@@ -73,7 +74,7 @@ async def _visit(gate: Gate, request: Entry, chance: random.Random, admitted: li
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_no_slot_is_lost_whoever_leaves_whenever(house: House, seed: int) -> None:
+async def test_no_slot_taken_whoever_leaves_whenever(house: House, seed: int) -> None:
     """Random comings and goings on two replicas: never more than three inside, and in the end nothing is left."""
     chance = random.Random(seed)  # noqa: S311 (a schedule, no secret)
     house.inside = set()  # type: ignore[attr-defined]
@@ -115,19 +116,19 @@ async def test_leaving_in_the_moment_of_the_grant_passes_the_slot_on(house: Hous
 async def test_a_caller_that_is_gone_gets_no_slot(house: House, is_full: bool) -> None:
     """Cancelled in whichever round of the loop, an admission that was not over yet ends, and leaves nothing."""
     gate = house.replica("one", 1)
-    holder = await gate.admit(entry())
+    holder = await gate.admit(asking())
     if not is_full:
         holder.settle("completed")
         await house.load(0, 0)
     for rounds in range(60):
-        asking = asyncio.create_task(gate.admit(entry()))
+        visit = asyncio.create_task(gate.admit(asking()))
         for _ in range(rounds // 2):
             await asyncio.wait([asyncio.create_task(_nothing())])
-        was_under_way = asking.cancel()
-        await asyncio.wait([asking])
-        assert asking.cancelled() is was_under_way
+        was_under_way = visit.cancel()
+        await asyncio.wait([visit])
+        assert visit.cancelled() is was_under_way
         if not was_under_way:
-            asking.result().settle("completed")
+            visit.result().settle("completed")
     holder.settle("completed")
     await house.load(0, 0)
     assert await house.leftovers() == []
@@ -137,8 +138,7 @@ async def test_a_gate_stops_whenever_it_is_asked_to(house: House) -> None:
     """Stopped in whichever round of the loop, its loops end within their longest wait."""
     for rounds in range(24):
         gate = house.replica("one", 1)
-        asking = asyncio.create_task(gate.admit(entry()))
-        lease = await asking
+        lease = await gate.admit(asking())
         lease.settle("completed")
         for _ in range(rounds // 2):
             await asyncio.wait([asyncio.create_task(_nothing())])
@@ -156,9 +156,9 @@ async def test_a_dead_replica_gives_its_slots_back(virtual: VirtualHouse) -> Non
     """Within a lease and a second its slots are taken back, settled as abandoned, and its queue blocks nobody."""
     one, two = virtual.replica("one", 2), virtual.replica("two", 2)
     await virtual.pass_ms(1_000)
-    dead = [asyncio.create_task(one.admit(entry(f"dead{number}"))) for number in range(4)]
+    dead = [asyncio.create_task(one.admit(asking(entry(f"dead{number}")))) for number in range(4)]
     await virtual.load(2, 2)
-    alive = [asyncio.create_task(two.admit(entry(f"alive{number}"))) for number in range(2)]
+    alive = [asyncio.create_task(two.admit(asking(entry(f"alive{number}")))) for number in range(2)]
     await virtual.load(2, 4)
     await virtual.pass_ms(1_000)
     await virtual.cut_off("one")
@@ -181,19 +181,19 @@ async def test_a_replica_that_was_cut_off_learns_what_it_lost(virtual: VirtualHo
     """Its stream is told that the lease is gone; the one that waited there is entered again and served."""
     one, two = virtual.replica("one", 1), virtual.replica("two", 1)
     await virtual.pass_ms(1_000)
-    lost = await one.admit(entry("lost"))
+    lost = await one.admit(asking(entry("lost")))
     is_told = asyncio.Event()
-    lost.on_lost = is_told.set
-    waits = asyncio.create_task(one.admit(entry("waits")))
+    lost.on_taken = is_told.set
+    waits = asyncio.create_task(one.admit(asking(entry("waits"))))
     await virtual.load(1, 1)
     await virtual.cut_off("one")
     await virtual.pass_ms(LEASE_MS + 1_000)
     await virtual.load(0, 0)
-    other = await asyncio.wait_for(two.admit(entry("other")), 2)
+    other = await asyncio.wait_for(two.admit(asking(entry("other"))), 2)
     virtual.come_back("one")
     await virtual.pass_ms(1_000)
     assert is_told.is_set()
-    assert lost.is_lost
+    assert lost.taken
     assert not waits.done()
     lost.settle("failed")
     other.settle("completed")
@@ -207,8 +207,8 @@ async def test_a_turn_that_was_missed_comes_again(virtual: VirtualHouse) -> None
     """Who got a slot while its replica was cut off, and lost it, waits again instead of for ever."""
     one, two = virtual.replica("one", 1), virtual.replica("two", 1)
     await virtual.pass_ms(1_000)
-    holder = await two.admit(entry("holder"))
-    waits = asyncio.create_task(one.admit(entry("waits")))
+    holder = await two.admit(asking(entry("holder")))
+    waits = asyncio.create_task(one.admit(asking(entry("waits"))))
     await virtual.load(1, 1)
     await virtual.cut_off("one")
     holder.settle("completed")
@@ -227,7 +227,7 @@ async def test_an_outage_costs_nobody_a_lease(virtual: VirtualHouse, away_ms: in
     """However long all replicas were cut off, and whichever loop comes back first, leases live on."""
     one = virtual.replica("one", 1)
     await virtual.pass_ms(1_750)
-    lease = await one.admit(entry("stays"))
+    lease = await one.admit(asking(entry("stays")))
     await virtual.pass_ms(500)
     await virtual.cut_off("one")
     assert virtual.ledger.now_ms is not None
@@ -235,7 +235,7 @@ async def test_an_outage_costs_nobody_a_lease(virtual: VirtualHouse, away_ms: in
     assert await virtual.ledger.reap() == []
     virtual.come_back("one")
     await virtual.pass_ms(LEASE_MS + 1_000)
-    assert not lease.is_lost
+    assert not lease.taken
     lease.settle("completed")
     await virtual.load(0, 0)
     assert [event["outcome"] for event in await virtual.events()] == ["completed"]
@@ -245,10 +245,10 @@ async def test_streams_and_queues_outlive_the_loss_of_redis_state(virtual: Virtu
     """After FLUSHALL streams hold their slots again, who waited waits again in its order, windows are told again."""
     gates = [virtual.replica("one", 2), virtual.replica("two", 2)]
     await virtual.pass_ms(1_000)
-    streams = [await gate.admit(entry(f"s{number}")) for number, gate in enumerate(gates)]
+    streams = [await gate.admit(asking(entry(f"s{number}"))) for number, gate in enumerate(gates)]
     waiting = []
     for number in range(4):
-        waiting.append(asyncio.create_task(gates[0].admit(entry(f"w{number}"))))
+        waiting.append(asyncio.create_task(gates[0].admit(asking(entry(f"w{number}", user="ann")))))
         await virtual.load(2, number + 1)
     await virtual.redis.flushall()
     await virtual.pass_ms(2_000)
@@ -271,9 +271,9 @@ async def test_waiting_has_a_bound(redis: Redis) -> None:
     """Who gets no slot in time is told when to come again, and is out of the queue."""
     async with house_of(redis, Settings(queue_wait_ms_max=100)) as house:
         gate = house.replica("one", 1)
-        await gate.admit(entry("stays"))
+        await gate.admit(asking(entry("stays")))
         with pytest.raises(Unavailable, match="in time") as caught:
-            await gate.admit(entry("goes"))
+            await gate.admit(asking(entry("goes")))
         assert (caught.value.code, caught.value.retry_after_s) == ("queue_timeout", 30)
         await house.load(1, 0)
 
@@ -281,12 +281,12 @@ async def test_waiting_has_a_bound(redis: Redis) -> None:
 async def test_an_engine_may_come_while_windows_are_told(house: House) -> None:
     """A new window in the middle of telling them ends no loop."""
     gate = house.replica("one", 1)
-    (await gate.admit(entry())).settle("completed")
+    (await gate.admit(asking())).settle("completed")
     for number in range(2):
         await house.redis.client_pause(TEND_MS + 300)
         await house.clock.sleep_ms(TEND_MS + 150)  # the loop has asked, and waits for the answer
-        gate.set_window(f"new{number}", 1)
-    (await asyncio.wait_for(gate.admit(entry()), 5)).settle("completed")
+        gate.set_window(f"new{number}", Window(slots=1))
+    (await asyncio.wait_for(gate.admit(asking()), 5)).settle("completed")
     stopped, _ = await asyncio.wait([house._running["one"]], timeout=1)
     assert not stopped
 
@@ -295,12 +295,12 @@ async def test_a_full_queue_stays_in_order_when_many_come_at_once(redis: Redis) 
     """Three hundred at once, room for fifty: all others are refused, and nothing is left of them."""
     async with house_of(redis, Settings(queue_length_max=50, queue_wait_ms_max=20_000)) as house:
         gates = [house.replica("one", 2), house.replica("two", 2)]
-        (await gates[0].admit(entry())).settle("completed")
-        asking = [asyncio.create_task(gates[number % 2].admit(entry(uuid4().hex))) for number in range(300)]
+        (await gates[0].admit(asking())).settle("completed")
+        visits = [asyncio.create_task(gates[number % 2].admit(asking(entry(uuid4().hex)))) for number in range(300)]
         await house.load(2, 50)
         served, codes = 0, set()
         async with asyncio.timeout(20):
-            for task in asyncio.as_completed(asking):
+            for task in asyncio.as_completed(visits):
                 try:
                     (await task).settle("completed")
                     served += 1

@@ -18,10 +18,11 @@ from server.embedded.redis import Redis as EmbeddedRedis
 from server.errors import Unavailable
 from server.settings import Settings
 from server.sharing.gate import Gate
+from server.sharing.outlook import Outlook
 from tests.boxes import Box, serve_box
 from tests.conftest import MakeBox
 from tests.quotas.reference import LEASE_MS
-from tests.sharing.replicas import entry
+from tests.sharing.replicas import asking
 from tests.stand_ins.openai_engine import MODEL, Order
 
 CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True}
@@ -162,9 +163,11 @@ async def test_what_waits_for_redis_has_a_bound(
 ) -> None:
     """However many give up while Redis is away, few of their cancellations are kept."""
     monkeypatch.setattr("server.sharing.gate.LEAVES_MAX", 5)
-    gate = Gate(own_ledger, replica="one", clock=SystemClock(), settings=Settings(redis_grace_ms=1))
+    clock = SystemClock()
+    outlook = Outlook(own_ledger, clock)
+    gate = Gate(own_ledger, outlook, replica="one", clock=clock, settings=Settings(redis_grace_ms=1))
     await own_redis.stop()
-    results = await asyncio.gather(*(gate.admit(entry()) for _ in range(50)), return_exceptions=True)
+    results = await asyncio.gather(*(gate.admit(asking()) for _ in range(50)), return_exceptions=True)
     assert all(isinstance(result, Unavailable) for result in results)
     assert gate._ends.qsize() == 5
     assert not gate._waiting

@@ -4,6 +4,122 @@
  */
 
 export interface paths {
+    "/api/admin/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Audit
+         * @description The newest changes, at most a hundred.
+         */
+        get: operations["ApiAdminAuditAudit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/quotas": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListRules
+         * @description Every rule that was set.
+         */
+        get: operations["ApiAdminQuotasListRules"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/quotas/default": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * SetDefault
+         * @description Replace the rule for everybody.
+         */
+        put: operations["ApiAdminQuotasDefaultSetDefault"];
+        post?: never;
+        /**
+         * ClearDefault
+         * @description Remove the rule for everybody; what is built in holds.
+         */
+        delete: operations["ApiAdminQuotasDefaultClearDefault"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/quotas/roles/{role}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * SetRole
+         * @description Replace the rule of a role (`admin` or `member`).
+         */
+        put: operations["ApiAdminQuotasRolesSetRole"];
+        post?: never;
+        /**
+         * ClearRole
+         * @description Remove the rule of a role.
+         */
+        delete: operations["ApiAdminQuotasRolesClearRole"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/quotas/users/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ShowUser
+         * @description What is in force for a person, and which rule won.
+         */
+        get: operations["ApiAdminQuotasUsersUserIdShowUser"];
+        /**
+         * SetUser
+         * @description Replace the rule of a person.
+         */
+        put: operations["ApiAdminQuotasUsersUserIdSetUser"];
+        post?: never;
+        /**
+         * ClearUser
+         * @description Remove the rule of a person.
+         */
+        delete: operations["ApiAdminQuotasUsersUserIdClearUser"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/users": {
         parameters: {
             query?: never;
@@ -166,6 +282,26 @@ export interface paths {
          * @description Change one's password. Every other browser is logged out.
          */
         post: operations["ApiPasswordChangePassword"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/quota": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * OwnQuota
+         * @description One's own limits, and which rule set them.
+         */
+        get: operations["ApiQuotaOwnQuota"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -447,6 +583,24 @@ export interface components {
             last_used_at: string | null;
             prefix: string;
         };
+        /** AuditRow */
+        AuditRow: {
+            action: string;
+            actor: string;
+            actor_id: string | null;
+            after: {
+                [key: string]: unknown;
+            } | null;
+            /** Format: date-time */
+            at: string;
+            before: {
+                [key: string]: unknown;
+            } | null;
+            /** Format: uuid */
+            id: string;
+            subject: string;
+            subject_id: string | null;
+        };
         /** Invitation */
         Invitation: {
             setup_path: string;
@@ -456,6 +610,11 @@ export interface components {
         KeyRequest: {
             expires_in_days?: number | null;
             label: string;
+        };
+        /** LimitInForce */
+        LimitInForce: {
+            rule: string;
+            value: number | string[] | null;
         };
         /** LoginRequest */
         LoginRequest: {
@@ -473,6 +632,12 @@ export interface components {
             label: string;
             prefix: string;
         };
+        /** OwnQuota */
+        OwnQuota: {
+            limits: {
+                [key: string]: components["schemas"]["LimitInForce"];
+            };
+        };
         /** PasswordChange */
         PasswordChange: {
             current: string;
@@ -486,6 +651,64 @@ export interface components {
             name: string;
             /** @enum {string} */
             role: "admin" | "member";
+        };
+        /** QuotaPerson */
+        QuotaPerson: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** @enum {string} */
+            role: "admin" | "member";
+        };
+        /** QuotaRule */
+        QuotaRule: {
+            /** @description Money for models in the cloud, in cents. */
+            cloud_cents_per_month?: number | null;
+            /** @description Tokens of one request, its prompt and its answer together. */
+            context_tokens_max?: number | null;
+            /** @description Members of one council. */
+            council_size_max?: number | null;
+            /** @description Requests that run at a time; more wait. */
+            in_flight_max?: number | null;
+            /** @description Models that may be asked: names, or patterns with *. */
+            models?: string[] | null;
+            /** @description Requests that wait; more are refused. */
+            queue_length_max?: number | null;
+            /** @description Requests that enter in one minute. */
+            requests_per_minute?: number | null;
+            /** @description Tokens of one day (UTC). */
+            tokens_per_day?: number | null;
+            /** @description Tokens, read and written, of requests that enter in one minute. */
+            tokens_per_minute?: number | null;
+            /** @description Tokens of one month (UTC). */
+            tokens_per_month?: number | null;
+            /** @description Percent of a normal share. */
+            weight?: number;
+        };
+        /** QuotaRules */
+        QuotaRules: {
+            built_in: components["schemas"]["QuotaRule"];
+            default: components["schemas"]["QuotaRule"];
+            roles: components["schemas"]["RoleQuota"][];
+            users: components["schemas"]["UserQuota"][];
+        };
+        /** QuotaStanding */
+        QuotaStanding: {
+            limits: {
+                [key: string]: components["schemas"]["LimitInForce"];
+            };
+            rule: components["schemas"]["QuotaRule"];
+            scope: string;
+            user: components["schemas"]["QuotaPerson"] | null;
+            warnings: string[];
+        };
+        /** RoleQuota */
+        RoleQuota: {
+            /** @enum {string} */
+            role: "admin" | "member";
+            rule: components["schemas"]["QuotaRule"];
+            /** Format: date-time */
+            updated_at: string;
         };
         /** SessionState */
         SessionState: {
@@ -539,6 +762,13 @@ export interface components {
             /** @enum {null|string} */
             role?: "admin" | "member" | null;
         };
+        /** UserQuota */
+        UserQuota: {
+            rule: components["schemas"]["QuotaRule"];
+            /** Format: date-time */
+            updated_at: string;
+            user: components["schemas"]["QuotaPerson"];
+        };
         /** UserRequest */
         UserRequest: {
             name: string;
@@ -557,6 +787,277 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    ApiAdminAuditAudit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditRow"][];
+                };
+            };
+        };
+    };
+    ApiAdminQuotasListRules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuotaRules"];
+                };
+            };
+        };
+    };
+    ApiAdminQuotasDefaultSetDefault: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["QuotaRule"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuotaStanding"];
+                };
+            };
+        };
+    };
+    ApiAdminQuotasDefaultClearDefault: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    ApiAdminQuotasRolesSetRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                role: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["QuotaRule"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuotaStanding"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminQuotasRolesClearRole: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                role: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminQuotasUsersUserIdShowUser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuotaStanding"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminQuotasUsersUserIdSetUser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["QuotaRule"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuotaStanding"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminQuotasUsersUserIdClearUser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
     ApiAdminUsersListUsers: {
         parameters: {
             query?: never;
@@ -882,6 +1383,26 @@ export interface operations {
                         } | unknown[];
                         status_code: number;
                     };
+                };
+            };
+        };
+    };
+    ApiQuotaOwnQuota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OwnQuota"];
                 };
             };
         };

@@ -1,10 +1,12 @@
 """The tables. Importing this package registers all of them with `Base.metadata`."""
 
 from server.db.models.api_key import ApiKey
+from server.db.models.audit import AuditEntry
 from server.db.models.base import Base
 from server.db.models.login_session import LoginSession
+from server.db.models.quota import Quota
 from server.db.models.setup_token import SetupToken
 from server.db.models.usage import Usage
 from server.db.models.user import User
 
-__all__ = ["ApiKey", "Base", "LoginSession", "SetupToken", "Usage", "User"]
+__all__ = ["ApiKey", "AuditEntry", "Base", "LoginSession", "Quota", "SetupToken", "Usage", "User"]

@@ -1,0 +1,67 @@
+"""Which window our gateway is given on which hardware, and one replay with it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from benchmarks.sharing.engine import A10G, A100, BOX4, BOX16, H100, Hardware
+from benchmarks.sharing.job import Job, Record
+from benchmarks.sharing.ledger_scheduler import LedgerScheduler
+from benchmarks.sharing.replay import Replay, Result, Room, Workload
+from benchmarks.sharing.schedulers import Scheduler
+from quotas.window import Window, window_of
+
+Figures = dict[str, float]
+# A seed, a Redis of its own, and whether time is short.
+Case = Callable[[int, Redis, bool], Awaitable[Figures]]
+
+# Requests at a time: what memory carries on the small pool, the usual limit on large ones, all there are on a desktop.
+SLOTS = {A10G: 28, A100: 128, H100: 128, BOX16: 16, BOX4: 4}
+
+
+def window(hardware: Hardware) -> Window:
+    """What a server would set for it by itself."""
+    return window_of(SLOTS[hardware], prefill_tokens_max=hardware.chunk_tokens, kv_tokens=hardware.pool_tokens)
+
+
+def room_in(gates: Window) -> Room:
+    """Whether the heads of the queue fit into a window, whoever they belong to."""
+
+    def fits(flying: list[Record], heads: list[Job]) -> bool:
+        if len(flying) >= gates.slots - gates.reserved_slots:
+            return False
+        prompt = max(job.prompt_tokens for job in heads)
+        unread = sum(record.job.prompt_tokens for record in flying if not record.has_begun)
+        held = sum(record.job.prompt_tokens + record.output_tokens for record in flying)
+        growth = gates.lookahead_tokens * (len(flying) + 1)
+        reads = not unread or not gates.prefill_tokens_max or unread + prompt <= gates.prefill_tokens_max
+        return reads and (not gates.kv_tokens_max or held + prompt + growth <= gates.kv_tokens_max)
+
+    return fits
+
+
+async def play(workload: Workload, hardware: Hardware, scheduler: Scheduler, seed: int = 0) -> Result:
+    """One replay on one engine."""
+    return await Replay(workload, scheduler, {"a": hardware}, seed=seed).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """The real scripts on one engine."""
+
+    redis: Redis
+    hardware: Hardware
+    gates: Window | None = None
+
+    async def play(self, workload: Workload, seed: int = 0) -> Result:
+        """One replay; nothing of it stays in Redis."""
+        gates = self.gates or window(self.hardware)
+        scheduler = LedgerScheduler(self.redis, {"a": gates}, workload.weights)
+        try:
+            replay = Replay(workload, scheduler, {"a": self.hardware}, room=room_in(gates), seed=seed)
+            result = await replay.run()
+        finally:
+            await scheduler.close()
+        assert not scheduler.errors, scheduler.errors
+        return result

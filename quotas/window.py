@@ -1,0 +1,81 @@
+"""The window: how much an engine is given at a time.
+
+An engine that takes everything queues it inside, first come, first served, and the fair queue before it means nothing.
+So requests go out only as far as the engine works on them at once. Three gates decide that (lua/shared/turns.lua):
+slots, prompt tokens without a first token, and tokens that hold memory. Some slots are kept for sparse flows, people
+who ask now and then: a free slot is what spares them the wait for somebody else's answer. Each costs 1/slots of the
+throughput while such people are about, so small engines keep one and large ones a few.
+"""
+
+from dataclasses import dataclass
+
+SPARSE_COST_MAX = 4096
+RESERVED_PERCENT = 3
+RESERVED_SLOTS_MAX = 4
+# With so many slots the few that are kept cost next to nothing, and are kept always.
+STANDING_SLOTS_MIN = 64
+# On a small pool a long look-ahead leaves memory unused.
+LOOKAHEAD_TOKENS_MAX = 128
+LOOKAHEAD_TOKENS_MIN = 16
+POOL_PER_LOOKAHEAD = 320
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The gates of one engine; 0 opens a gate.
+
+    Attributes:
+        slots: requests at a time.
+        reserved_slots: how many of them are kept for sparse flows, while any are about.
+        prefill_tokens_max: prompt tokens that were dispatched and have no first token yet.
+        is_reserve_standing: whether they are kept also while none are about.
+        kv_tokens: the pool of tokens that hold memory, prompts and answers so far.
+        lookahead_tokens: what each running request is expected to grow by, before others end.
+        sparse_cost_max: a flow is sparse while it has used less since it was idle, in cost units at the normal weight.
+        reserves_output: whether the engine sets the memory of the whole answer aside at once, as TGI does.
+    """
+
+    slots: int
+    reserved_slots: int = 0
+    prefill_tokens_max: int = 0
+    kv_tokens: int = 0
+    lookahead_tokens: int = 0
+    sparse_cost_max: int = SPARSE_COST_MAX
+    reserves_output: bool = False
+    is_reserve_standing: bool = False
+
+    def fields(self) -> list[str | int]:
+        """Names and values, flat, as Redis takes them."""
+        return [
+            *("slots", self.slots, "reserved_slots", self.reserved_slots),
+            *("prefill_tokens_max", self.prefill_tokens_max, "kv_tokens", self.kv_tokens),
+            *("lookahead_tokens", self.lookahead_tokens, "sparse_cost_max", self.sparse_cost_max),
+            *("reserves_output", int(self.reserves_output), "is_reserve_standing", int(self.is_reserve_standing)),
+        ]
+
+
+def window_of(
+    slots: int,
+    *,
+    reserved_slots: int | None = None,
+    prefill_tokens_max: int = 0,
+    kv_tokens: int = 0,
+    reserves_output: bool = False,
+) -> Window:
+    """The window of an engine with so many slots.
+
+    Args:
+        reserved_slots: None: by the number of slots.
+        kv_tokens: its whole pool, where it tells one.
+    """
+    if reserved_slots is None:
+        reserved_slots = min(-(-slots * RESERVED_PERCENT // 100), RESERVED_SLOTS_MAX)
+    return Window(
+        slots=slots,
+        reserved_slots=min(reserved_slots, slots - 1),
+        prefill_tokens_max=prefill_tokens_max,
+        kv_tokens=kv_tokens,
+        lookahead_tokens=min(max(kv_tokens // POOL_PER_LOOKAHEAD, LOOKAHEAD_TOKENS_MIN), LOOKAHEAD_TOKENS_MAX),
+        reserves_output=reserves_output,
+        is_reserve_standing=slots >= STANDING_SLOTS_MIN,
+    )

@@ -1,0 +1,45 @@
+"""What engines tell of themselves on their Prometheus page, each in its own words.
+
+Names as of vLLM 0.11, SGLang 0.5, llama-server (with --metrics) and text-generation-inference 3.3; what an engine does
+not say is taken as nothing to say.
+"""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from server.messages import Pressure
+
+WAITING = frozenset(
+    {"vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred", "tgi_queue_size"}
+)
+PREEMPTED = frozenset({"vllm:num_preemptions_total", "vllm:num_preemptions", "sglang:num_retracted_reqs"})
+KV_TOKENS = frozenset({"sglang:max_total_num_tokens"})
+CACHE_CONFIG = "vllm:cache_config_info"
+
+
+def read_pressure(page: str) -> Pressure | None:
+    """What the page says; None where it says nothing of a queue.
+
+    Raises:
+        ValueError: it is no Prometheus page.
+    """
+    waiting: float | None = None
+    preempted = kv_tokens = 0.0
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name in WAITING:
+                waiting = (waiting or 0) + sample.value
+            elif sample.name in PREEMPTED:
+                preempted += sample.value
+            elif sample.name in KV_TOKENS:
+                kv_tokens = max(kv_tokens, sample.value)
+            elif sample.name == CACHE_CONFIG:
+                kv_tokens = max(kv_tokens, _kv_tokens(sample.labels))
+    numbers = (waiting or 0, preempted, kv_tokens)
+    if waiting is None or not all(0 <= number < 1 << 53 for number in numbers):
+        return None
+    return Pressure(waiting=int(waiting), preempted=int(preempted), kv_tokens=int(kv_tokens))
+
+
+def _kv_tokens(labels: dict[str, str]) -> float:
+    size, blocks = labels.get("block_size", ""), labels.get("num_gpu_blocks", "")
+    return float(int(size) * int(blocks)) if size.isascii() and size.isdigit() and blocks.isdigit() else 0.0

@@ -7,15 +7,7 @@ server take turns, request by request, so that a slow moment of the machine hits
 """
 
 import asyncio
-import os
-import shutil
-import socket
 import statistics
-import sys
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from time import perf_counter
 
 import aiohttp
@@ -23,57 +15,12 @@ import psutil
 import uvloop
 
 from benchmarks.engine import MODEL
-from server.accounts.keys import ApiKeys
-from server.accounts.passwords import Passwords
-from server.accounts.users import Users
-from server.clock import SystemClock
-from server.db.migrate import migrate
-from server.db.session import Database
-from server.embedded.postgres import Postgres
-from server.embedded.redis import Redis
+from benchmarks.stage import free_port, program, stage, until_up
 
 ALONE_ROUNDS = 300
 TOKENS = 16
 CROWD_TOKENS = 150
 CROWDS = (8, 64)
-START_MS_MAX = 20_000
-
-clock = SystemClock()
-
-
-def free_port() -> int:
-    """A port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@asynccontextmanager
-async def program(*arguments: str, environment: dict[str, str] | None = None) -> AsyncIterator[psutil.Process]:
-    """A Python program of ours that runs until the block ends."""
-    running = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *arguments, env={**os.environ, **(environment or {})}, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        yield psutil.Process(running.pid)
-    finally:
-        running.terminate()
-        await running.wait()
-
-
-async def until_up(url: str, session: aiohttp.ClientSession) -> None:
-    """Wait for a server to answer with success."""
-    deadline_ms = clock.monotonic_ms() + START_MS_MAX
-    while clock.monotonic_ms() < deadline_ms:
-        try:
-            async with session.get(url) as response:
-                if response.ok:
-                    return
-        except aiohttp.ClientError:
-            pass
-        await clock.sleep_ms(50)
-    sys.exit(f"{url} did not come up")
 
 
 async def first_token_ms(session: aiohttp.ClientSession, base: str, key: str, tokens: int, pace_ms: int) -> float:
@@ -132,36 +79,16 @@ async def measure(session: aiohttp.ClientSession, engine: str, box: str, key: st
 
 async def main() -> None:
     """Start everything, measure, end everything."""
-    folder = Path(tempfile.mkdtemp(prefix="wf-"))
-    postgres, redis = Postgres(folder, clock), Redis(folder, clock)
-    try:
-        await postgres.start()
-        await redis.start()
-        await migrate(postgres.url)
-        database = Database(postgres.url, connections_max=1)
-        user = await Users(database, Passwords(), clock).add("benchmark", "member")
-        _, key = await ApiKeys(database, clock).create(user.id, "benchmark")
-        await database.close()
-        engine_port, box_port = free_port(), free_port()
-        engine, box = f"http://127.0.0.1:{engine_port}", f"http://127.0.0.1:{box_port}"
-        environment = {
-            "DATABASE_URL": postgres.url,
-            "REDIS_URL": redis.url,
-            "WIRTHFORGE_ENGINE_SLOTS": str(max(CROWDS)),
-        }
-        serve = ("server", "serve", "--port", str(box_port), "--engine", f"{engine}/v1")
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
-            program("benchmarks.engine", str(engine_port)),
-        ):
-            await until_up(f"{engine}/v1/models", session)
-            async with program(*serve, environment=environment) as server:
-                await until_up(f"{box}/readyz", session)
-                await measure(session, engine, box, key, server)
-    finally:
-        await redis.stop()
-        await postgres.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    engine_port = free_port()
+    engine = f"http://127.0.0.1:{engine_port}"
+    async with (
+        stage("benchmark") as services,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        program("benchmarks.engine", str(engine_port)),
+    ):
+        await until_up(f"{engine}/v1/models", session)
+        async with services.box(f"{engine}/v1", session, engine_slots=max(CROWDS)) as (box, server):
+            await measure(session, engine, box, services.keys["benchmark"], server)
 
 
 if __name__ == "__main__":

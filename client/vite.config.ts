@@ -20,7 +20,7 @@ const docsAddress: Plugin = {
 export default defineConfig({
   base: '/',
   plugins: [react(), docsAddress],
-  server: { proxy: { '/api': server, '/v1': server, '/schema': server } },
+  server: { proxy: { '/api': { target: server, ws: true }, '/v1': server, '/schema': server } },
   build: {
     outDir: here('../server/web/static'),
     emptyOutDir: true,

@@ -10,14 +10,14 @@ throughput while such people are about, so small engines keep one and large ones
 from dataclasses import dataclass
 
 SPARSE_COST_MAX = 4096
+# On a small pool a quantum is a smaller part of it.
+POOL_PER_QUANTUM = 5
 RESERVED_PERCENT = 3
 RESERVED_SLOTS_MAX = 4
 # With so many slots the few that are kept cost next to nothing, and are kept always.
-STANDING_SLOTS_MIN = 64
-# On a small pool a long look-ahead leaves memory unused.
-LOOKAHEAD_TOKENS_MAX = 128
-LOOKAHEAD_TOKENS_MIN = 16
-POOL_PER_LOOKAHEAD = 320
+STANDING_SLOTS_MIN = 32
+# What an answer is taken to need until some were seen.
+ANSWER_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Window:
         prefill_tokens_max: prompt tokens that were dispatched and have no first token yet.
         is_reserve_standing: whether they are kept also while none are about.
         kv_tokens: the pool of tokens that hold memory, prompts and answers so far.
-        lookahead_tokens: what each running request is expected to grow by, before others end.
+        answer_tokens: what an answer is taken to need until some were seen.
         sparse_cost_max: a flow is sparse while it has used less since it was idle, in cost units at the normal weight.
         reserves_output: whether the engine sets the memory of the whole answer aside at once, as TGI does.
     """
@@ -39,7 +39,7 @@ class Window:
     reserved_slots: int = 0
     prefill_tokens_max: int = 0
     kv_tokens: int = 0
-    lookahead_tokens: int = 0
+    answer_tokens: int = ANSWER_TOKENS
     sparse_cost_max: int = SPARSE_COST_MAX
     reserves_output: bool = False
     is_reserve_standing: bool = False
@@ -49,7 +49,7 @@ class Window:
         return [
             *("slots", self.slots, "reserved_slots", self.reserved_slots),
             *("prefill_tokens_max", self.prefill_tokens_max, "kv_tokens", self.kv_tokens),
-            *("lookahead_tokens", self.lookahead_tokens, "sparse_cost_max", self.sparse_cost_max),
+            *("answer_tokens", self.answer_tokens, "sparse_cost_max", self.sparse_cost_max),
             *("reserves_output", int(self.reserves_output), "is_reserve_standing", int(self.is_reserve_standing)),
         ]
 
@@ -75,7 +75,7 @@ def window_of(
         reserved_slots=min(reserved_slots, slots - 1),
         prefill_tokens_max=prefill_tokens_max,
         kv_tokens=kv_tokens,
-        lookahead_tokens=min(max(kv_tokens // POOL_PER_LOOKAHEAD, LOOKAHEAD_TOKENS_MIN), LOOKAHEAD_TOKENS_MAX),
         reserves_output=reserves_output,
         is_reserve_standing=slots >= STANDING_SLOTS_MIN,
+        sparse_cost_max=min(SPARSE_COST_MAX, kv_tokens // POOL_PER_QUANTUM) if kv_tokens else SPARSE_COST_MAX,
     )

@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from quotas.cost import Cost, read_costs
 from quotas.ledger import Ledger
 from quotas.window import Window, window_of
+from server.accounts.access import Access
 from server.accounts.authentication import Authentication, require_admin
 from server.accounts.keys import ApiKeys
 from server.accounts.logins import Logins
@@ -110,11 +111,12 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
     )
     writer = UsageWriter(ledger, database, clock, reader=replica)
     passwords = Passwords()
-    users = Users(database, passwords, clock)
-    logins = Logins(database, passwords, LoginThrottle(redis), clock, days=settings.login_days)
-    keys = ApiKeys(database, clock)
-    quotas = Quotas(database, ledger, clock)
-    authentication = Authentication(keys, logins)
+    access = Access(ledger, clock)
+    users = Users(database, access, passwords, clock)
+    logins = Logins(database, access, passwords, LoginThrottle(redis), clock, days=settings.login_days)
+    keys = ApiKeys(database, access, clock)
+    quotas = Quotas(database, access, clock)
+    authentication = Authentication(keys, logins, access)
     shares = Shares(ledger, outlook, quotas)
     parts = {
         "authentication": authentication,
@@ -122,7 +124,9 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
         "keys": keys,
         "ledger": ledger,
         "logins": logins,
-        "pipeline": Pipeline(pool=pool, gate=gate, quotas=quotas, clock=clock, costs=costs_from(settings)),
+        "pipeline": Pipeline(
+            pool=pool, gate=gate, quotas=quotas, access=access, clock=clock, costs=costs_from(settings)
+        ),
         "pool": pool,
         "quotas": quotas,
         "shares": shares,

@@ -11,10 +11,12 @@ import httpx
 from openai import AsyncOpenAI
 from sqlalchemy import select
 
+from quotas.ledger import Ledger
+from server.accounts.access import Access
 from server.accounts.keys import ApiKeys
 from server.accounts.passwords import Passwords
 from server.accounts.users import Users
-from server.app import create_app, engines_from
+from server.app import connect_redis, create_app, engines_from
 from server.cli.serve import WebServer, address, listen
 from server.clock import Clock, SystemClock
 from server.db.models import Usage, User
@@ -43,18 +45,28 @@ class Person:
 class Box:
     """A running server and ways to reach it."""
 
-    def __init__(self, url: str, database: Database, clock: Clock) -> None:
+    def __init__(self, url: str, database: Database, access: Access, clock: Clock) -> None:
         self.url = url
         self.database = database
         self.clock = clock
-        self.users = Users(database, Passwords(), clock)
-        self.keys = ApiKeys(database, clock)
+        self.users = Users(database, access, Passwords(), clock)
+        self.keys = ApiKeys(database, access, clock)
+        self._admin: Person | None = None
 
     async def person(self, name: str, role: Role = "member", password: str | None = None) -> Person:
         """Add somebody, with an API key."""
         user = await self.users.add(name, role, password)
         _, key = await self.keys.create(user.id, "test")
         return Person(user, key)
+
+    async def allow(self, person: Person | None = None, **rule: Any) -> None:
+        """Set the rule of somebody, or of everybody, as an admin does; it holds from the next request."""
+        if self._admin is None:
+            self._admin = await self.person(f"admin-{self.url.rpartition(':')[2]}", "admin")
+        place = "default" if person is None else f"users/{person.user.id}"
+        async with self.http(headers=self._admin.bearer) as client:
+            answer = await client.put(f"/api/admin/quotas/{place}", json=rule)
+        assert answer.status_code == 200, answer.text
 
     def http(self, **options: Any) -> httpx.AsyncClient:
         """A client with a cookie jar."""
@@ -98,10 +110,12 @@ async def serve_box(
         waiting.cancel()
         await running
     database = Database(settings.database_url, connections_max=3)
+    redis = connect_redis(settings.redis_url)
     try:
-        yield Box(address(settings, listening), database, clock)
+        yield Box(address(settings, listening), database, Access(Ledger(redis), clock), clock)
     finally:
         server.stop()
         await database.close()
+        await redis.aclose()
         async with asyncio.timeout(15):
             await running

@@ -37,7 +37,7 @@ class Job:
 
 @dataclass(slots=True)
 class Record:
-    """What became of a job; times are virtual, negative ones have not come."""
+    """What became of a job; times are virtual, negative ones have not come. `usual_tokens`: of an answer, at its start."""
 
     job: Job
     arrived_ms: float
@@ -45,6 +45,7 @@ class Record:
     first_token_ms: float = -1.0
     ended_ms: float = -1.0
     output_tokens: int = 0
+    usual_tokens: float = 0.0
     outcome: Outcome = "open"
 
     @property

@@ -90,15 +90,15 @@ def ttfts_ms(records: Iterable[Record], clients: Collection[str] | None = None, 
     chosen = [record for record in records if clients is None or record.job.client in clients]
     waits = [record.ttft_ms for record in chosen if record.has_begun]
     if ended_ms:
-        waits += [ended_ms - record.arrived_ms for record in chosen if record.outcome == "open" and not record.has_begun]
+        waits += [
+            ended_ms - record.arrived_ms for record in chosen if record.outcome == "open" and not record.has_begun
+        ]
     return waits
 
 
 def rate(result: Result) -> float:
     """Tokens read and written a second in a run that was cut off."""
-    tokens = sum(
-        record.job.prompt_tokens * record.has_begun + record.output_tokens for record in result.records
-    )
+    tokens = sum(record.job.prompt_tokens * record.has_begun + record.output_tokens for record in result.records)
     return tokens / result.ended_ms * 1000
 
 

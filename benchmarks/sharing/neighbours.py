@@ -2,27 +2,105 @@
 
 The victim sends 0.2 requests a second at random, 256 tokens in and 128 out; the hog keeps a queue of long prompts, long
 answers, or both. What counts is how much later the victim's first token comes than with the engine to itself, and what
-that costs in throughput.
+that costs in throughput, against FCFS with the same window and the same two clients. Waits that did not end count as
+long as they lasted.
+
+The first visit is told apart: a victim that has never been here may find slots taken that are kept later.
 """
 
-from benchmarks.sharing.job import Job
-from benchmarks.sharing.replay import Backlog, Workload
-from benchmarks.sharing.workloads import chance, poisson
+from collections.abc import Mapping
+from dataclasses import replace
 
+from redis.asyncio import Redis
+
+from benchmarks.sharing import metrics
+from benchmarks.sharing.engine import A100, BOX4, BOX16, H100, Hardware
+from benchmarks.sharing.job import Job
+from benchmarks.sharing.ours import SLOTS, Case, Figures, Ours, play, window
+from benchmarks.sharing.replay import Backlog, Result, Workload
+from benchmarks.sharing.schedulers import Fcfs, Vtc, Windowed
+from benchmarks.sharing.workloads import chance, poisson
+from quotas.window import Window
+
+VICTIM = "victim"
 VICTIM_RATE = 0.2
 VICTIM_LENGTHS = (256, 128)
 HOGS = {"decode-heavy": (512, 512), "long prompts": (4096, 256), "long answers": (128, 1024)}
-HOG_DEPTH = 8
+MACHINES: Mapping[str, Hardware] = {"A100": A100, "H100": H100, "W16": BOX16, "W4": BOX4}
+UNTIL_MS, SMALL_UNTIL_MS = 300_000.0, 200_000.0
 
 
 def victim(seed: int, until_ms: float) -> list[Job]:
     """Now and then."""
-    return list(poisson("victim", VICTIM_RATE, until_ms / 1000, chance((seed, "victim")), lambda _: VICTIM_LENGTHS))
+    return list(poisson(VICTIM, VICTIM_RATE, until_ms / 1000, chance((seed, VICTIM)), lambda _: VICTIM_LENGTHS))
 
 
-def beside(hog: str | None, seed: int, until_ms: float, *, is_revocable: bool = False) -> Workload:
-    """The victim, with a hog or alone."""
-    backlogs: tuple[Backlog, ...] = ()
-    if hog:
-        backlogs = (Backlog("hog", *HOGS[hog], depth=HOG_DEPTH, is_revocable=is_revocable),)
-    return Workload(victim(seed, until_ms), backlogs, until_ms)
+def beside(hog: str, seed: int, until_ms: float, *, is_revocable: bool = False) -> Workload:
+    """The victim and the hog."""
+    backlog = Backlog("hog", *HOGS[hog], is_revocable=is_revocable, spread=0.1)
+    return Workload(victim(seed, until_ms), (backlog,), until_ms)
+
+
+def waits(result: Result) -> list[float]:
+    """The victim's, in order of arrival."""
+    return metrics.ttfts_ms(result.records, {VICTIM}, result.ended_ms)
+
+
+def wasted(result: Result) -> float:
+    """The part of all written tokens that went into revoked answers."""
+    written = sum(record.output_tokens for record in result.records)
+    revoked = sum(record.output_tokens for record in result.records if record.outcome == "revoked")
+    return revoked / max(written, 1)
+
+
+async def beside_hog(
+    hardware: Hardware, hog: str, seed: int, ours: Ours, *, is_revocable: bool, until_ms: float
+) -> tuple[Figures, Result, Result]:
+    """Ours against the victim alone and against FCFS; also both results."""
+    slots = SLOTS[hardware]
+    alone = waits(await play(Workload(victim(seed, until_ms), (), until_ms), hardware, Windowed(Fcfs(), slots)))
+    fcfs = await play(beside(hog, seed, until_ms), hardware, Windowed(Fcfs(), slots), seed)
+    result = await ours.play(beside(hog, seed, until_ms, is_revocable=is_revocable), seed)
+    got = waits(result)
+    figures = {
+        "alone p99 ms": metrics.quantile(alone, 0.99),
+        "p50 ms": metrics.quantile(got, 0.5),
+        "p99 ms": metrics.quantile(got[1:], 0.99),
+        "p99 / alone": metrics.quantile(got[1:], 0.99) / metrics.quantile(alone, 0.99),
+        "first visit ms": got[0],
+        "throughput / FCFS": metrics.rate(result) / metrics.rate(fcfs),
+        "wasted": wasted(result),
+        "idle with a queue": result.idle_ms / result.ended_ms,
+    }
+    return figures, result, fcfs
+
+
+def neighbour(machine: str, hog: str, *, is_revocable: bool = False) -> Case:
+    """One machine, one hog."""
+    hardware = MACHINES[machine]
+
+    async def case(seed: int, redis: Redis, small: bool) -> Figures:  # noqa: FBT001
+        until_ms = SMALL_UNTIL_MS if small else UNTIL_MS
+        ours = Ours(redis, hardware)
+        figures, _, fcfs = await beside_hog(hardware, hog, seed, ours, is_revocable=is_revocable, until_ms=until_ms)
+        if small or is_revocable:
+            return figures
+        plain = await play(beside(hog, seed, until_ms), hardware, Windowed(Vtc(), SLOTS[hardware]), seed)
+        return figures | {
+            "FCFS p99 ms": metrics.quantile(waits(fcfs), 0.99),
+            "VTC p99 ms": metrics.quantile(waits(plain), 0.99),
+        }
+
+    return case
+
+
+def reserve(machine: str, slots: int) -> Case:
+    """What slots that are kept for sparse flows buy and cost."""
+    hardware = MACHINES[machine]
+    gates: Window = window(hardware)
+
+    async def case(seed: int, redis: Redis, small: bool) -> Figures:  # noqa: ARG001, FBT001
+        ours = Ours(redis, hardware, replace(gates, reserved_slots=slots))
+        return (await beside_hog(hardware, "decode-heavy", seed, ours, is_revocable=False, until_ms=UNTIL_MS))[0]
+
+    return case

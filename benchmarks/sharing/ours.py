@@ -16,8 +16,11 @@ Figures = dict[str, float]
 # A seed, a Redis of its own, and whether time is short.
 Case = Callable[[int, Redis, bool], Awaitable[Figures]]
 
-# Requests at a time: what memory carries on the small pool, the usual limit on large ones, all there are on a desktop.
-SLOTS = {A10G: 28, A100: 128, H100: 128, BOX16: 16, BOX4: 4}
+# Requests at a time: vLLM's usual limit, or all the slots there are on a desktop.
+SLOTS = {A10G: 256, A100: 128, H100: 128, BOX16: 16, BOX4: 4}
+# The window that was tuned by hand for the small pool; what plain schedulers get there.
+TUNED_SLOTS = {**SLOTS, A10G: 28}
+KV_SHARE_MAX = 0.95
 
 
 def window(hardware: Hardware) -> Window:
@@ -28,15 +31,14 @@ def window(hardware: Hardware) -> Window:
 def room_in(gates: Window) -> Room:
     """Whether the heads of the queue fit into a window, whoever they belong to."""
 
-    def fits(flying: list[Record], heads: list[Job]) -> bool:
+    def fits(flying: list[Record], heads: list[Job], usual_tokens: float) -> bool:
         if len(flying) >= gates.slots - gates.reserved_slots:
             return False
         prompt = max(job.prompt_tokens for job in heads)
         unread = sum(record.job.prompt_tokens for record in flying if not record.has_begun)
-        held = sum(record.job.prompt_tokens + record.output_tokens for record in flying)
-        growth = gates.lookahead_tokens * (len(flying) + 1)
+        held = sum(record.job.prompt_tokens + max(record.output_tokens, record.usual_tokens / 2) for record in flying)
         reads = not unread or not gates.prefill_tokens_max or unread + prompt <= gates.prefill_tokens_max
-        return reads and (not gates.kv_tokens_max or held + prompt + growth <= gates.kv_tokens_max)
+        return reads and held + prompt + usual_tokens / 2 <= gates.kv_tokens * KV_SHARE_MAX
 
     return fits
 

@@ -18,10 +18,12 @@ from benchmarks.sharing.schedulers import Order, Scheduler, Total
 REPORT_MS = 250.0
 HOP_MS = 1.0
 SAMPLE_MS = 1_000.0
+# The length of an answer until some were seen, and how fast it is learned.
+USUAL_TOKENS, LEARNING = 256.0, 1 / 8
 
 Act = Callable[[], Awaitable[None]]
-# Whether every one of these heads of the queue fits beside the records in flight.
-Room = Callable[[list[Record], list[Job]], bool]
+# Whether every one of these heads of the queue fits beside the records in flight, given the usual length of an answer.
+Room = Callable[[list[Record], list[Job], float], bool]
 # How long this job is expected to wait, in milliseconds.
 Forecast = Callable[[Job], Awaitable[float | None]]
 
@@ -122,6 +124,7 @@ class Replay:
         self._backlog_of: dict[str, Backlog] = {}
         self._predicted: dict[str, float] = {}
         self._is_idle = False
+        self._usual_tokens = USUAL_TOKENS
         self._open = 0
 
     def at(self, at_ms: float, act: Act) -> None:
@@ -183,6 +186,7 @@ class Replay:
                 del self.queued[job.id]
                 self.flying[job.id] = record
                 record.dispatched_ms = self.now_ms
+                record.usual_tokens = self._usual_tokens
                 if job.id in self._predicted:
                     self.result.estimates.append((self._predicted[job.id], self.now_ms - record.arrived_ms))
                 self.at(self.now_ms + HOP_MS, lambda: self._submit(record))
@@ -275,6 +279,7 @@ class Replay:
         for job in outcome.finished:
             record = self.records[job.id]
             record.output_tokens = job.output_tokens
+            self._usual_tokens += LEARNING * (job.output_tokens - self._usual_tokens)
             self._end(record, "completed")
             await self.scheduler.finish(self._total(record), self.now_ms)
         if finished or begun:
@@ -302,4 +307,6 @@ class Replay:
         heads: dict[str, Job] = {}
         for record in self.queued.values():
             heads.setdefault(record.job.client, record.job)
-        return bool(heads and self._room and self._room(list(self.flying.values()), list(heads.values())))
+        return bool(
+            heads and self._room and self._room(list(self.flying.values()), list(heads.values()), self._usual_tokens)
+        )

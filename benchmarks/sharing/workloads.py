@@ -18,6 +18,8 @@ LENGTH = 256
 PERIOD_S = 60.0
 
 Lengths = tuple[int, int]
+# From a seed and a scale to jobs in any order.
+Make = Callable[[int, float], list[Job]]
 
 
 def chance(seed: object) -> Random:
@@ -31,7 +33,12 @@ def is_on(at_s: float) -> bool:
 
 
 def even(
-    client: str, rate: float, span_s: tuple[float, float], dice: Random, lengths: Lengths = (LENGTH, LENGTH), **more: bool
+    client: str,
+    rate: float,
+    span_s: tuple[float, float],
+    dice: Random,
+    lengths: Lengths = (LENGTH, LENGTH),
+    **more: bool,
 ) -> Iterator[Job]:
     """Requests at equal distances, from a random phase on; `on_off=True` leaves every other minute out."""
     start_s, end_s = span_s
@@ -62,7 +69,9 @@ def rising(client: str, rates: tuple[float, float], end_s: float) -> Iterator[Jo
         yield Job(f"{client}-{number}", client, at_s * 1000, LENGTH, LENGTH)
 
 
-def steady(rates: Sequence[float], end_s: float, *, lengths: Lengths = (LENGTH, LENGTH), first_on_off: bool = False):  # noqa: ANN201
+def steady(
+    rates: Sequence[float], end_s: float, *, lengths: Lengths = (LENGTH, LENGTH), first_on_off: bool = False
+) -> Make:
     """A suite of clients with constant rates."""
 
     def make(seed: int, scale: float) -> list[Job]:
@@ -78,7 +87,7 @@ def steady(rates: Sequence[float], end_s: float, *, lengths: Lengths = (LENGTH, 
     return make
 
 
-def short_long(short: Lengths, long: Lengths) -> Callable[[int, float], list[Job]]:
+def short_long(short: Lengths, long: Lengths) -> Make:
     """Many small requests beside few large ones."""
 
     def make(seed: int, scale: float) -> list[Job]:
@@ -110,7 +119,11 @@ def poisson_on_off(seed: int, scale: float) -> list[Job]:
 def dist_shift(seed: int, scale: float) -> list[Job]:
     """Three phases of 300 s: on/off, both backlogged, one under its share."""
     dice = chance(seed)
-    phases = [("0", 0.5, True), ("1", 2.0, False)], [("0", 1.0, False), ("1", 1.0, False)], [("0", 0.5, False), ("1", 1.5, False)]
+    phases = (
+        [("0", 0.5, True), ("1", 2.0, False)],
+        [("0", 1.0, False), ("1", 1.0, False)],
+        [("0", 0.5, False), ("1", 1.5, False)],
+    )
     return [
         job
         for number, phase in enumerate(phases)
@@ -134,7 +147,7 @@ def real(seed: int, scale: float) -> list[Job]:
 class Suite:
     """A workload of VTC, with what was measured there: (max, mean, variance) of the diff and tokens a second."""
 
-    make: Callable[[int, float], list[Job]]
+    make: Make
     fcfs: tuple[float, float, float, float] | None
     vtc: tuple[float, float, float, float] | None
     weights: dict[str, int] | None = None
@@ -147,17 +160,11 @@ class Suite:
 
 SUITES = {
     "overload": Suite(steady((1.5, 3), 600), (447, 439, 31, 876), (192.9, 103.8, 6981, 893)),
-    "overload-multi": Suite(
-        steady((0.4,) * 3 + (0.6,) * 5, 360), (247.9, 230.8, 1084, 875), (322.2, 162.2, 5151, 875)
-    ),
-    "overload-weighted": Suite(
-        steady((0.8, 0.8, 1.2, 1.6), 360), None, None, {"0": 100, "1": 200, "2": 300, "3": 400}
-    ),
+    "overload-multi": Suite(steady((0.4,) * 3 + (0.6,) * 5, 360), (247.9, 230.8, 1084, 875), (322.2, 162.2, 5151, 875)),
+    "overload-weighted": Suite(steady((0.8, 0.8, 1.2, 1.6), 360), None, None, {"0": 100, "1": 200, "2": 300, "3": 400}),
     "proportional": Suite(steady((0.25, 0.5, 1.5), 600), (157, 145, 70, 856), (25.7, 9.9, 41, 883)),
     "on_off_less": Suite(steady((0.5, 2), 600, first_on_off=True), (276, 116, 6774, 875), (69.5, 56.1, 248, 877)),
-    "on_off_overload": Suite(
-        steady((2, 3), 600, first_on_off=True), (1317, 434, 127_849, 876), (223, 110, 4990, 879)
-    ),
+    "on_off_overload": Suite(steady((2, 3), 600, first_on_off=True), (1317, 434, 127_849, 876), (223, 110, 4990, 879)),
     "poisson_short_long": Suite(short_long((64, 64), (256, 256)), (355, 209, 8469, 1475), (133, 34, 839, 1445)),
     "poisson_short_long_2": Suite(short_long((512, 32), (32, 512)), (1063, 693, 50_766, 1923), (47, 14, 204, 1671)),
     "increase": Suite(increase, (90, 29, 840, 743), (23, 6.5, 55, 744)),

@@ -81,6 +81,15 @@ describe('the pages', () => {
     expect(screen.queryByRole('link', { name: 'People' })).toBeNull()
   })
 
+  test('of quotas are for admins only, too', async () => {
+    window.history.replaceState(null, '', '/quotas/default')
+    serve(routes)
+    render(<App />)
+    expect(await screen.findByRole('heading', { name: 'There is no such page' })).toBeTruthy()
+    expect(screen.queryByRole('link', { name: 'Quotas' })).toBeNull()
+    expect(screen.getByRole('link', { name: 'Sharing' })).toBeTruthy()
+  })
+
   test('say what to do when a set-up link no longer works', async () => {
     window.history.replaceState(null, '', '/setup#used')
     serve({ ...routes, 'POST /api/setup/check': () => refusal(404, 'Used.') })
@@ -101,6 +110,23 @@ describe('the chat', () => {
     body.finish(2)
     expect((await screen.findByTestId('answer-meta')).textContent).toMatch(/^large · 2 tokens · /)
     expect(calls.at(-1)?.body).toMatchObject({ model: 'large' })
+  })
+
+  test('says whose turn it is while a question waits', async () => {
+    serve(routes)
+    render(<App />)
+    await ask('Am I next?')
+    body.raw(': queue ahead=2 wait_s=14\n\n')
+    await waitFor(() =>
+      expect(screen.getByTestId('waiting').textContent).toMatch(/^2 ahead of you, about 1\d\ss$/),
+    )
+    const voice = screen.getByTestId('waiting-voice')
+    await waitFor(() => expect(voice.textContent).toMatch(/^2 ahead of you/))
+    body.raw(': queue ahead=0\n\n')
+    await waitFor(() => expect(screen.getByTestId('waiting').textContent).toBe('You are next'))
+    body.text('Yes')
+    await waitFor(() => expect(screen.queryByTestId('waiting')).toBeNull())
+    expect(voice.textContent).toBe('')
   })
 
   test('stops with Escape and keeps the text so far', async () => {

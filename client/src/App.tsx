@@ -13,7 +13,10 @@ const SetupPage = lazy(() => import('./session/SetupPage'))
 const ChatPage = lazy(() => import('./chat/ChatPage'))
 const KeysPage = lazy(() => import('./keys/KeysPage'))
 const UsagePage = lazy(() => import('./usage/UsagePage'))
+const SharingPage = lazy(() => import('./sharing/SharingPage'))
 const PeoplePage = lazy(() => import('./people/PeoplePage'))
+const QuotasPage = lazy(() => import('./quotas/QuotasPage'))
+const ScopePage = lazy(() => import('./quotas/ScopePage'))
 
 export function App() {
   return (
@@ -63,9 +66,12 @@ function Pages({ admin }: { admin: boolean }): ReactNode {
   return (
     <Switch>
       <Route path="/" component={ChatPage} />
+      <Route path="/sharing" component={SharingPage} />
       <Route path="/keys" component={KeysPage} />
       <Route path="/usage" component={UsagePage} />
       {admin && <Route path="/people" component={PeoplePage} />}
+      {admin && <Route path="/quotas" component={QuotasPage} />}
+      {admin && <Route path="/quotas/*" component={ScopePage} />}
       <Route path="/login">
         <Redirect to="/" replace />
       </Route>

@@ -14,15 +14,15 @@ local facts, moved, costs = {}, {}, {}
 for position = 3, #ARGV, 4 do
   local id, output_tokens, first_token_ms = ARGV[position], tonumber(ARGV[position + 1]), ARGV[position + 2]
   local key = request_key(id)
-  local entry = redis.call("HMGET", key, "state", "engine", "user", "output_tokens", "cost", "prefill", "revoked", "kv")
+  local entry = redis.call("HMGET", key, "state", "engine", "user", "input_tokens", "cost", "prefill", "revoked", "kv")
   local state, engine, flow = entry[1], entry[2], entry[3]
   if state == "running" then
     local cost = tonumber(ARGV[position + 3])
-    local grown = output_tokens - tonumber(entry[4])
+    local grown = tonumber(entry[4]) + output_tokens - tonumber(entry[8])
     redis.call("ZADD", running_key(engine), "XX", now + LEASE_MS, id)
     redis.call("HSET", key, "output_tokens", output_tokens, "first_token_ms", first_token_ms, "cost", cost)
     costs[flow] = (costs[flow] or 0) + cost - tonumber(entry[5])
-    if grown ~= 0 and redis.call("HGET", window_key(engine), "reserves_output") ~= "1" then
+    if grown > 0 then
       redis.call("HINCRBY", live_key(engine), "kv", grown)
       redis.call("HSET", key, "kv", tonumber(entry[8]) + grown)
     end

@@ -55,7 +55,7 @@ end
 if redis.call("SADD", prefix .. "engines", engine) == 1 then
   all_engines = read_engines()
 end
-given.granted = granted
+given.granted, given.replica = granted, replica
 redis.call("HSET", request_key(id), "replica", replica, "engine", engine, "state", "queued", "enqueued_ms", now,
   "granted", granted, "output_tokens", 0, unpack(ARGV, 8))
 reserve(id, flow, tonumber(given.input_tokens) + granted, amounts, windows)

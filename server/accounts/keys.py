@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, func, select, update
 
+from server.accounts.access import Access
 from server.accounts.secrets import digest, new_api_key, shown_part
 from server.clock import Clock, uuid7
 from server.db.models import ApiKey, User
@@ -32,8 +33,9 @@ _BY_HASH = (
 class ApiKeys:
     """All keys of the box."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, access: Access, clock: Clock) -> None:
         self._database = database
+        self._access = access
         self._clock = clock
 
     async def create(self, user_id: UUID, label: str, days: int | None = None) -> tuple[ApiKey, str]:
@@ -90,6 +92,7 @@ class ApiKeys:
             )
         if ended is None:
             raise NotFound("There is no such key.")
+        await self._access.announce()
 
     async def principal(self, key: str) -> Principal | None:
         """Who gave this key to a program, or None: unknown, revoked, expired, or its owner is disabled."""

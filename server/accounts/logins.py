@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete, select, update
 
+from server.accounts.access import Access
 from server.accounts.passwords import Passwords
 from server.accounts.secrets import digest, new_token
 from server.accounts.throttle import LoginThrottle
@@ -23,9 +24,17 @@ class Logins:
     """
 
     def __init__(
-        self, database: Database, passwords: Passwords, throttle: LoginThrottle, clock: Clock, *, days: int
+        self,
+        database: Database,
+        access: Access,
+        passwords: Passwords,
+        throttle: LoginThrottle,
+        clock: Clock,
+        *,
+        days: int,
     ) -> None:
         self._database = database
+        self._access = access
         self._passwords = passwords
         self._throttle = throttle
         self._clock = clock
@@ -100,6 +109,7 @@ class Logins:
         """End a session."""
         async with self._database.transaction() as session:
             await session.execute(delete(LoginSession).where(LoginSession.token_hash == digest(token)))
+        await self._access.announce()
 
 
 def _principal(user: User) -> Principal:

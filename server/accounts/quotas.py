@@ -1,14 +1,7 @@
 """Quotas: the rules that admins set, what they make of each person's limits, and the log of who changed them.
 
-Theory of operation. Rules live in Postgres, and every request needs them; so each replica keeps all of them, which
-are few, in memory, under a version: a random string that lives in the ledger and is renewed after every change. A
-request is admitted with the version that its limits were read under. If the ledger has another one by then it says
-"stale", the caller has the rules forgotten, and asks again. So a change holds from the next request, and nobody asks
-Postgres while nothing changes.
-
-The version is read before the rules, and renewed after the change is committed: memory may hold newer rules under an
-old version, which costs one more reading, but never old rules under the new version. Should the renewal be lost
-(Redis was away), rules are read again after FRESH_MS anyway.
+Rules live in Postgres; each replica keeps all of them, which are few, in memory for as long as nothing changes
+(access.py).
 """
 
 import asyncio
@@ -18,19 +11,16 @@ from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
-from redis.exceptions import RedisError
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from quotas.ledger import Ledger
 from quotas.policy import Limits, PolicyError, Resolved, Rule, check, resolve
+from server.accounts.access import Access, Epoch
 from server.clock import Clock, uuid7
 from server.db.models import AuditEntry, Quota, User
 from server.db.session import Database
 from server.errors import InvalidRequest, NotFound
 from server.messages import Principal, Role
-
-FRESH_MS = 10_000
 
 # Changes take turns, while everybody reads: they are rare, and two first rules of one person would collide.
 _TURN = text("LOCK TABLE quotas IN SHARE ROW EXCLUSIVE MODE")
@@ -104,8 +94,7 @@ class Entry(Struct, frozen=True):
 class _Snapshot(Struct):
     """All rules as they were read, and the limits that were resolved from them so far: some for each active person."""
 
-    version: str
-    read_ms: int
+    epoch: Epoch
     rules: Mapping[Scope, Rule]
     limits: dict[tuple[UUID, Role], Limits]
 
@@ -113,9 +102,9 @@ class _Snapshot(Struct):
 class Quotas:
     """All quotas of the box."""
 
-    def __init__(self, database: Database, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, database: Database, access: Access, clock: Clock) -> None:
         self._database = database
-        self._ledger = ledger
+        self._access = access
         self._clock = clock
         self._snapshot: _Snapshot | None = None
         self._reading = asyncio.Lock()
@@ -125,23 +114,15 @@ class Quotas:
 
         Asks nobody while the rules are fresh. Raises Unavailable when they are not, and Postgres is away.
         """
+        epoch = await self._access.epoch()
         snapshot = self._snapshot
-        if snapshot is None or not self._is_fresh(snapshot):
-            snapshot = await self._read()
+        if snapshot is None or snapshot.epoch is not epoch:
+            snapshot = await self._read(epoch)
         who = (principal.id, principal.role)
         limits = snapshot.limits.get(who)
         if limits is None:
             limits = snapshot.limits[who] = _resolved(snapshot.rules, *who, "user").limits
-        return limits, snapshot.version
-
-    def forget(self, version: str | None = None) -> None:
-        """Read the rules again when somebody asks.
-
-        Args:
-            version: forget only rules of that version, so that many who find out at once cause one reading.
-        """
-        if self._snapshot is not None and version in {None, self._snapshot.version}:
-            self._snapshot = None
+        return limits, epoch.version
 
     async def set_rule(self, actor: Actor, scope: Scope, rule: Mapping[str, object]) -> Change:
         """Replace the rule of a scope. An empty rule is none; one that is there already is no change.
@@ -203,27 +184,15 @@ class Quotas:
             query = select(AuditEntry).order_by(AuditEntry.at.desc(), AuditEntry.id.desc()).limit(count_max)
             return (await session.scalars(query)).all()
 
-    def _is_fresh(self, snapshot: _Snapshot) -> bool:
-        return self._clock.monotonic_ms() - snapshot.read_ms < FRESH_MS
-
-    async def _read(self) -> _Snapshot:
+    async def _read(self, epoch: Epoch) -> _Snapshot:
         """All rules, read once for everybody who waits for them."""
         async with self._reading:
-            if self._snapshot is not None and self._is_fresh(self._snapshot):
+            if self._snapshot is not None and self._snapshot.epoch is epoch:
                 return self._snapshot
-            read_ms = self._clock.monotonic_ms()
-            version = await self._version()
             async with self._database.transaction() as session:
                 rules = await _all_rules(session)
-            self._snapshot = snapshot = _Snapshot(version, read_ms, rules, {})
+            self._snapshot = snapshot = _Snapshot(epoch, rules, {})
             return snapshot
-
-    async def _version(self) -> str:
-        """The version, or none when Redis is away: once it is back, the ledger finds that stale."""
-        try:
-            return await self._ledger.policy_version()
-        except (RedisError, OSError):
-            return ""
 
     async def _change(self, actor: Actor, scope: Scope, make: Callable[[Rule], Mapping[str, object]]) -> Change:
         async with self._database.transaction() as session:
@@ -260,16 +229,7 @@ class Quotas:
                     after=after or None,
                 )
             )
-        return Change(after, await self._announce())
-
-    async def _announce(self) -> bool:
-        """Have every replica read the rules before its next request."""
-        self.forget()
-        try:
-            await self._ledger.renew_policy_version()
-        except (RedisError, OSError):
-            return False
-        return True
+        return Change(after, await self._access.announce())
 
 
 def _resolved(rules: Mapping[Scope, Rule], user_id: UUID, role: Role, subject: str) -> Resolved:

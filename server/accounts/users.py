@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from server.accounts.access import Access
 from server.accounts.passwords import Passwords
 from server.accounts.secrets import digest, new_token
 from server.clock import Clock, uuid7
@@ -24,8 +25,9 @@ SETUP_HOURS = 24
 class Users:
     """All people of the box."""
 
-    def __init__(self, database: Database, passwords: Passwords, clock: Clock) -> None:
+    def __init__(self, database: Database, access: Access, passwords: Passwords, clock: Clock) -> None:
         self._database = database
+        self._access = access
         self._passwords = passwords
         self._clock = clock
 
@@ -81,6 +83,7 @@ class Users:
                 raise Conflict("The last admin stays: make somebody else admin first.", code="last_admin")
             if user.disabled_at is not None:
                 await session.execute(delete(LoginSession).where(LoginSession.user_id == user_id))
+        await self._access.announce()
         return user
 
     async def set_password(self, user_id: UUID, password: str) -> None:
@@ -88,6 +91,7 @@ class Users:
         password_hash = await self._passwords.hash(password)
         async with self._database.transaction() as session:
             await self._settle_password(session, user_id, password_hash)
+        await self._access.announce()
 
     async def invite(self, user_id: UUID) -> str:
         """A token for a set-up link, good for SETUP_HOURS and one use. It replaces an earlier one."""
@@ -127,6 +131,7 @@ class Users:
                 await self._settle_password(session, user.id, password_hash)
         except IntegrityError:
             raise _taken(name or "") from None
+        await self._access.announce()
         return user
 
     async def awaits_first_admin(self) -> User | None:

@@ -10,6 +10,7 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from quotas.forecast import Standing
+from server.accounts.authentication import Authentication
 from server.api.documentation import ChatCompletion, Completion, Embedding
 from server.api.faults import error_event
 from server.api.scope import request_scope
@@ -101,14 +102,20 @@ async def _with_error(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _answer(
-    surface: Surface, request: Request[Any, Any, Any], principal: Principal, pipeline: Pipeline
+    surface: Surface, request: Request[Any, Any, Any], authentication: Authentication, pipeline: Pipeline
 ) -> ASGIApp:
+    async def identify() -> Principal:
+        principal = await authentication.recall(request)
+        structlog.contextvars.bind_contextvars(user=principal.name)
+        return principal
+
+    await identify()  # before the body is read
     scope = request_scope(request.scope)
     model_request = parse(surface, await request.body(), scope.id)
     reply = _Reply(scope.send)
     tell = reply.tell if model_request.is_stream else None
     try:
-        await reply.hold(await pipeline.answer(model_request, principal, scope.stack, tell))
+        await reply.hold(await pipeline.answer(model_request, identify, scope.stack, tell))
     except WirthforgeError as error:
         if not reply.has_begun:
             raise
@@ -118,26 +125,32 @@ async def _answer(
 
 @post("/chat/completions", status_code=200, operation_class=ChatCompletion)
 async def chat_completions(
-    request: Request[Any, Any, Any], principal: NamedDependency[Principal], pipeline: NamedDependency[Pipeline]
+    request: Request[Any, Any, Any],
+    authentication: NamedDependency[Authentication],
+    pipeline: NamedDependency[Pipeline],
 ) -> ASGIApp:
     """Answer a conversation, streamed or in one piece."""
-    return await _answer("chat.completions", request, principal, pipeline)
+    return await _answer("chat.completions", request, authentication, pipeline)
 
 
 @post("/completions", status_code=200, operation_class=Completion)
 async def completions(
-    request: Request[Any, Any, Any], principal: NamedDependency[Principal], pipeline: NamedDependency[Pipeline]
+    request: Request[Any, Any, Any],
+    authentication: NamedDependency[Authentication],
+    pipeline: NamedDependency[Pipeline],
 ) -> ASGIApp:
     """Go on with a text, streamed or in one piece."""
-    return await _answer("completions", request, principal, pipeline)
+    return await _answer("completions", request, authentication, pipeline)
 
 
 @post("/embeddings", status_code=200, operation_class=Embedding)
 async def embeddings(
-    request: Request[Any, Any, Any], principal: NamedDependency[Principal], pipeline: NamedDependency[Pipeline]
+    request: Request[Any, Any, Any],
+    authentication: NamedDependency[Authentication],
+    pipeline: NamedDependency[Pipeline],
 ) -> ASGIApp:
     """Turn texts into vectors, where the engine can."""
-    return await _answer("embeddings", request, principal, pipeline)
+    return await _answer("embeddings", request, authentication, pipeline)
 
 
 @get("/models")

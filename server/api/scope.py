@@ -19,7 +19,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Message, Receive, Scope, Send
 
-from server.api.faults import openai_error
+from server.api.faults import error_event, openai_error
 from server.clock import Clock, uuid7
 from server.errors import Unavailable
 from server.telemetry import HTTP_REQUESTS
@@ -45,6 +45,7 @@ class RequestScope:
         self.id = request_id
         self.stack = stack
         self.status = 0
+        self.is_stream = False
         self.is_answered = False
         self.is_client_gone = False
         # Which message is on its way, and whether the client has yet to take it.
@@ -72,6 +73,7 @@ class RequestScope:
         """ASGI's send, with the request's id on the answer."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.is_stream = (b"content-type", b"text/event-stream") in message["headers"]
             message["headers"] = [*message["headers"], (b"x-request-id", str(self.id).encode())]
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.is_answered = True
@@ -98,9 +100,11 @@ class RequestScope:
         self._gone.set()
 
     async def turn_away(self) -> None:
-        """The server ends: say so, unless the answer has begun."""
+        """The server ends: say so, by the status, or as the last event of a stream whose client reads."""
+        error = Unavailable("The server is being stopped. Try again soon.", code="shutting_down", retry_after_s=5)
+        if self.is_stream and not self.is_answered and not self._is_sending:
+            await self.send({"type": "http.response.body", "body": error_event(error), "more_body": False})
         if self.status == 0:
-            error = Unavailable("The server is being stopped. Try again soon.", code="shutting_down", retry_after_s=5)
             headers = {"Content-Type": "application/json", "Connection": "close", **error.headers}
             raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
             body = msgspec.json.encode(openai_error(error))

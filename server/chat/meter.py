@@ -32,6 +32,7 @@ class Meter:
     """One stream.
 
     Attributes:
+        events: with text, seen so far.
         output_tokens: counted so far; replaced by the engine's own count when it comes.
         input_tokens: the engine's count, or None until it comes.
         cached_tokens: how many of them the engine had in its cache.
@@ -44,7 +45,7 @@ class Meter:
         self.output_tokens = 0
         self.input_tokens: int | None = None
         self.cached_tokens = 0
-        self._events = 0
+        self.events = 0
         self.has_first_token = False
         self.is_complete = False
         self._shows_usage = shows_usage
@@ -74,7 +75,7 @@ class Meter:
         self._unread = events
         count = events.count(b"\n\ndata:") + events.startswith(b"data:")
         self.output_tokens += count
-        self._events += count
+        self.events += count
         return events
 
     def end(self) -> bytes:
@@ -88,10 +89,10 @@ class Meter:
             raise self.fault
         if self.is_complete:
             return rest
-        counted = self.output_tokens, self._events
+        counted = self.output_tokens, self.events
         for event in _split(self._unread):
             self._read(event)
-        self.output_tokens, self._events = counted
+        self.output_tokens, self.events = counted
         if not self._is_finished:
             raise EngineFailed("The engine stopped in the middle of its answer.", code="engine_stopped")
         self.is_complete = True
@@ -141,7 +142,7 @@ class Meter:
             if any(parts.get(name) for name in ("content", "reasoning_content", "reasoning", "tool_calls", "text")):
                 self.has_first_token = True
                 self.output_tokens += 1
-                self._events += 1
+                self.events += 1
 
     def see_usage(self, usage: dict[str, Any]) -> None:
         """Take over the engine's counts, as far as what was streamed bears them out.
@@ -154,13 +155,15 @@ class Meter:
             self.cached_tokens = _tokens(cast("dict[str, Any]", details), "cached_tokens", None) or 0
         output_tokens = _tokens(usage, "completion_tokens", None)
         if output_tokens is not None:
-            most = self._events * TOKENS_PER_EVENT_MAX + TOKENS_UNSEEN_MAX
-            self.output_tokens = max(min(output_tokens, most), self._events - EVENTS_EMPTY_MAX)
+            most = self.events * TOKENS_PER_EVENT_MAX + TOKENS_UNSEEN_MAX
+            self.output_tokens = max(min(output_tokens, most), self.events - EVENTS_EMPTY_MAX)
 
 
 def _tokens(usage: dict[str, Any], name: str, otherwise: int | None) -> int | None:
     count = usage.get(name)
-    return count if isinstance(count, int) and 0 <= count <= TOKENS_MAX else otherwise
+    # JSON's true is an int to Python.
+    is_count = isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= TOKENS_MAX
+    return count if is_count else otherwise
 
 
 def _split(events: bytes) -> list[bytes]:

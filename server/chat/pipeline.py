@@ -9,7 +9,7 @@ until it is collected; the stack is unwound at once, whatever happens.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -18,6 +18,7 @@ from msgspec import Struct
 from quotas.cost import Cost
 from quotas.ledger import Entry
 from quotas.policy import Limits
+from server.accounts.access import Access
 from server.accounts.quotas import Quotas
 from server.chat.assembly import Assembly
 from server.chat.bounds import bounds_of, is_bound
@@ -46,6 +47,10 @@ TAKEN: dict[Taken, tuple[str, str]] = {
 }
 
 
+# Who is asking. Raises NotAuthenticated.
+Identify = Callable[[], Awaitable[Principal]]
+
+
 class Answer(Struct, frozen=True):
     """What came of a request: a whole body, or a stream that the caller must drain.
 
@@ -62,20 +67,22 @@ class Pipeline:
     """The way of a request, with the parts it needs."""
 
     def __init__(
-        self, *, pool: Pool, gate: Gate, quotas: Quotas, clock: Clock, costs: Mapping[str, Cost] | None = None
+        self, *, pool: Pool, gate: Gate, quotas: Quotas, access: Access, clock: Clock, costs: Mapping[str, Cost]
     ) -> None:
         self._pool = pool
         self._gate = gate
         self._quotas = quotas
         self._clock = clock
-        self._costs = costs or {}
+        self._access = access
+        self._costs = costs
 
     async def answer(
-        self, request: ModelRequest, principal: Principal, stack: AsyncExitStack, tell: Tell | None = None
+        self, request: ModelRequest, identify: Identify, stack: AsyncExitStack, tell: Tell | None = None
     ) -> Answer:
         """Wait for a slot and let the engine answer.
 
         Args:
+            identify: who is asking; called again where something has changed meanwhile.
             stack: unwound when the request ends, however it ends; then the slot is free.
             tell: told about every second where the request stands, while it waits.
 
@@ -83,7 +90,7 @@ class Pipeline:
             WirthforgeError: any fault before the answer begins. Later ones end the stream (see `_forward`).
         """
         route = self._pool.route(request.model)
-        lease = await self._admitted(request, principal, route, tell)
+        lease = await self._admitted(request, identify, route, tell)
         # Unwound last, and without effect if the request has settled: whoever still holds the lease here was cancelled.
         stack.callback(lease.settle, "cancelled")
         headers = {
@@ -107,9 +114,10 @@ class Pipeline:
                 raise _taken(lease.taken) from error
             raise
 
-    async def _admitted(self, request: ModelRequest, principal: Principal, route: Route, tell: Tell | None) -> Lease:
+    async def _admitted(self, request: ModelRequest, identify: Identify, route: Route, tell: Tell | None) -> Lease:
         """A lease under the limits that are in force, which may change while the request enters."""
         for _ in range(QUOTA_READS_MAX):
+            principal = await identify()
             limits, version = await self._quotas.of(principal)
             if not limits.allows(request.model):
                 raise NotAllowed(f"You may not use the model {request.model}.", code="model_not_allowed", param="model")
@@ -118,7 +126,7 @@ class Pipeline:
             try:
                 return await self._gate.admit(asking)
             except QuotasChanged:
-                self._quotas.forget(version)
+                self._access.forget(version)
         raise Unavailable("The quotas are being changed. Try again.", code="quotas_changing", retry_after_s=1)
 
     def _cost(self, model: str) -> Cost:
@@ -200,7 +208,7 @@ async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[by
                 _complete(lease, meter)
             if events:
                 yield events
-            if (fault := meter.fault or _overrun(lease)) is not None:
+            if (fault := meter.fault or _overrun(lease, meter)) is not None:
                 raise fault
             if meter.is_complete:
                 return  # whether the engine hangs up or not
@@ -215,9 +223,10 @@ async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[by
         raise
 
 
-def _overrun(lease: Lease) -> TooMany | None:
-    """What is wrong where an engine writes more than it was told to, and than may be charged."""
-    if lease.output_tokens <= lease.admission.granted + OVERSHOOT_TOKENS_MAX or not is_bound(lease.limits):
+def _overrun(lease: Lease, meter: Meter) -> TooMany | None:
+    """What is wrong where an engine writes more than it was told to, and than may be charged; its claims do not count."""
+    is_within = meter.events <= lease.admission.granted + OVERSHOOT_TOKENS_MAX
+    if is_within or meter.is_complete or not is_bound(lease.limits):
         return None
     return TooMany("The engine went on beyond what your budget affords.", code="budget_exceeded")
 

@@ -6,11 +6,7 @@ from typing import Any
 
 import click
 
-from server.accounts.keys import ApiKeys
-from server.accounts.passwords import Passwords
-from server.accounts.users import Users
-from server.cli.options import open_database, run, settings_from, settings_options
-from server.clock import SystemClock
+from server.cli.options import open_rooms, run, settings_from, settings_options
 from server.errors import NotFound
 
 
@@ -28,10 +24,9 @@ def create(name: str, label: str, days: int | None, config: Path | None, **flags
     """Make a key, and print it alone."""
 
     async def work() -> str:
-        clock = SystemClock()
-        async with open_database(settings_from(config, **flags)) as database:
-            person = await Users(database, Passwords(), clock).named(name)
-            _, made = await ApiKeys(database, clock).create(person.id, label, days)
+        async with open_rooms(settings_from(config, **flags)) as rooms:
+            person = await rooms.users.named(name)
+            _, made = await rooms.keys.create(person.id, label, days)
             return made
 
     click.echo(run(work()))
@@ -44,12 +39,11 @@ def list_(name: str, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
     """List a person's keys."""
 
     async def work() -> list[str]:
-        clock = SystemClock()
-        async with open_database(settings_from(config, **flags)) as database:
-            person = await Users(database, Passwords(), clock).named(name)
+        async with open_rooms(settings_from(config, **flags)) as rooms:
+            person = await rooms.users.named(name)
             return [
                 f"{row.prefix}…  {row.label:<24} expires {_day(row.expires_at)}  last used {_day(row.last_used_at)}"
-                for row in await ApiKeys(database, clock).of(person.id)
+                for row in await rooms.keys.of(person.id)
             ]
 
     click.echo("\n".join(run(work())))
@@ -67,10 +61,9 @@ def revoke(prefix: str, name: str, config: Path | None, **flags: Any) -> None:  
     """End the key that begins with PREFIX (as `key list` shows it), at once."""
 
     async def work() -> None:
-        clock = SystemClock()
-        async with open_database(settings_from(config, **flags)) as database:
-            person = await Users(database, Passwords(), clock).named(name)
-            keys = ApiKeys(database, clock)
+        async with open_rooms(settings_from(config, **flags)) as rooms:
+            person = await rooms.users.named(name)
+            keys = rooms.keys
             found = [row for row in await keys.of(person.id) if row.prefix == prefix.rstrip("…")]
             if len(found) != 1:
                 raise NotFound(f"{name} has {len(found)} keys that begin with {prefix!r}; `key list` shows them.")

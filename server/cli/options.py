@@ -3,20 +3,29 @@
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import uvloop
+from redis.asyncio import Redis
 
+from quotas.ledger import Ledger
+from server.accounts.access import FRESH_MS, Access
+from server.accounts.keys import ApiKeys
 from server.accounts.passwords import Passwords
+from server.accounts.quotas import Quotas
 from server.accounts.users import Users
 from server.clock import SystemClock
 from server.db.session import Database
 from server.embedded import lock
 from server.embedded.postgres import Postgres
+from server.embedded.redis import Redis as EmbeddedRedis
 from server.errors import StartError
 from server.settings import Settings, load
+
+REDIS_S_MAX = 2
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -67,11 +76,34 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
         await database.close()
 
 
+@dataclass(frozen=True)
+class Rooms:
+    """What commands change."""
+
+    users: Users
+    keys: ApiKeys
+    quotas: Quotas
+
+
 @asynccontextmanager
-async def open_users(settings: Settings) -> AsyncIterator[Users]:
-    """The people of the box, for one command."""
-    async with open_database(settings) as database:
-        yield Users(database, Passwords(), SystemClock())
+async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
+    """People, keys and quotas, for one command. Tells on standard error if the server could not be told of a change."""
+    clock = SystemClock()
+    redis = Redis.from_url(
+        settings.redis_url or EmbeddedRedis(settings.data_dir, clock).url,
+        decode_responses=True,
+        socket_connect_timeout=REDIS_S_MAX,
+        socket_timeout=REDIS_S_MAX,
+    )
+    async with open_database(settings) as database, redis:
+        access = Access(Ledger(redis), clock)
+        yield Rooms(
+            Users(database, access, Passwords(), clock),
+            ApiKeys(database, access, clock),
+            Quotas(database, access, clock),
+        )
+    if access.has_missed_one:
+        click.echo(f"Redis cannot be reached: the change holds within {FRESH_MS // 1000} seconds.", err=True)
 
 
 def address_of(settings: Settings) -> str:

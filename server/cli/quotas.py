@@ -1,24 +1,17 @@
 """`wirthforge quota …`"""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
-from redis.asyncio import Redis
 
-from quotas.ledger import Ledger
 from quotas.policy import LIMITS, MEANINGS, Resolved, Rule, Value
-from server.accounts.passwords import Passwords
-from server.accounts.quotas import DEFAULT, FRESH_MS, Actor, Change, Quotas, Scope
+from server.accounts.quotas import DEFAULT, Actor, Change, Scope
 from server.accounts.users import Users
-from server.cli.options import open_database, run, settings_from, settings_options
-from server.clock import SystemClock
-from server.embedded.redis import Redis as EmbeddedRedis
+from server.cli.options import open_rooms, run, settings_from, settings_options
 from server.errors import InvalidRequest
 from server.messages import Role
-from server.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,20 +43,6 @@ def _limit_options(command: Command) -> Command:
     return command
 
 
-@asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[tuple[Quotas, Users]]:
-    """Quotas and people, for one command."""
-    clock = SystemClock()
-    url = settings.redis_url or EmbeddedRedis(settings.data_dir, clock).url
-    async with (
-        open_database(settings) as database,
-        Redis.from_url(
-            url, decode_responses=True, socket_connect_timeout=REDIS_S_MAX, socket_timeout=REDIS_S_MAX
-        ) as redis,
-    ):
-        yield Quotas(database, Ledger(redis), clock), Users(database, Passwords(), clock)
-
-
 async def _scope(users: Users, *, is_default: bool, role: str | None, name: str | None) -> Scope:
     if is_default + (role is not None) + (name is not None) != 1:
         raise InvalidRequest("Say whose quota it is: --default, --role ROLE or --user NAME, and one of them only.")
@@ -79,10 +58,10 @@ def show(user: str | None, config: Path | None, **flags: Any) -> None:  # noqa: 
     """Show all rules; or what is in force for USER, and which rule won."""
 
     async def work() -> list[str]:
-        async with _open(settings_from(config, **flags)) as (quotas, users):
+        async with open_rooms(settings_from(config, **flags)) as rooms:
             if user is not None:
-                return _in_force(await quotas.in_force((await users.named(user)).id))
-            entries = [(entry.subject, _told(entry.rule)) for entry in await quotas.rules()]
+                return _in_force(await rooms.quotas.in_force((await rooms.users.named(user)).id))
+            entries = [(entry.subject, _told(entry.rule)) for entry in await rooms.quotas.rules()]
         width = max((len(subject) for subject, _ in entries), default=0)
         return [f"{subject:<{width}}  {rule}" for subject, rule in entries] or ["There are no rules."]
 
@@ -105,10 +84,10 @@ def set_(*, is_default: bool, role: str | None, name: str | None, config: Path |
     inherited = [limit for limit, word in limits.items() if word == INHERIT]
 
     async def work() -> tuple[str, Change]:
-        async with _open(settings_from(config, **words)) as (quotas, users):
-            scope = await _scope(users, is_default=is_default, role=role, name=name)
-            change = await quotas.amend_rule(ACTOR, scope, values, inherited)
-            return (await quotas.standing(scope)).subject, change
+        async with open_rooms(settings_from(config, **words)) as rooms:
+            scope = await _scope(rooms.users, is_default=is_default, role=role, name=name)
+            change = await rooms.quotas.amend_rule(ACTOR, scope, values, inherited)
+            return (await rooms.quotas.standing(scope)).subject, change
 
     _tell(*run(work()))
 
@@ -120,10 +99,10 @@ def clear(*, is_default: bool, role: str | None, name: str | None, config: Path 
     """Remove a rule: weaker ones hold."""
 
     async def work() -> tuple[str, Change]:
-        async with _open(settings_from(config, **flags)) as (quotas, users):
-            scope = await _scope(users, is_default=is_default, role=role, name=name)
-            change = await quotas.clear_rule(ACTOR, scope)
-            return (await quotas.standing(scope)).subject, change
+        async with open_rooms(settings_from(config, **flags)) as rooms:
+            scope = await _scope(rooms.users, is_default=is_default, role=role, name=name)
+            change = await rooms.quotas.clear_rule(ACTOR, scope)
+            return (await rooms.quotas.standing(scope)).subject, change
 
     _tell(*run(work()))
 
@@ -142,8 +121,6 @@ def _value(limit: str, word: str) -> object:
 
 def _tell(subject: str, change: Change) -> None:
     click.echo(f"{subject}  {_told(change.rule)}")
-    if not change.is_announced:
-        click.echo(f"Redis cannot be reached: the change holds within {FRESH_MS // 1000} seconds.", err=True)
 
 
 def _told(rule: Rule) -> str:

@@ -10,15 +10,13 @@ import click
 from msgspec.structs import replace
 
 from server import VERSION
-from server.accounts.passwords import Passwords
-from server.accounts.users import SETUP_HOURS, Users
+from server.accounts.users import SETUP_HOURS
 from server.app import create_app, engines_from
 from server.cli.models import HUB, ModelFile, chosen_files, fetch_missing
-from server.cli.options import run, settings_from, settings_options
+from server.cli.options import open_rooms, run, settings_from, settings_options
 from server.cli.serve import WebServer, address, listen, on_signals
 from server.clock import Clock, SystemClock
 from server.db.migrate import migrate
-from server.db.session import Database
 from server.embedded import lock
 from server.embedded.llama import Llama
 from server.embedded.postgres import Postgres
@@ -156,15 +154,11 @@ class Up:
 
     async def _first_admin(self, settings: Settings, where: str) -> str | None:
         """Create the first admin on an empty box; returns their set-up link until they have used one."""
-        database = Database(settings.database_url, connections_max=1)
-        try:
-            users = Users(database, Passwords(), self._clock)
-            if not await users.has_any():
-                await users.add(FIRST_ADMIN, "admin")
-            admin = await users.awaits_first_admin()
-            return None if admin is None else f"{where}/setup#{await users.invite(admin.id)}"
-        finally:
-            await database.close()
+        async with open_rooms(settings) as rooms:
+            if not await rooms.users.has_any():
+                await rooms.users.add(FIRST_ADMIN, "admin")
+            admin = await rooms.users.awaits_first_admin()
+            return None if admin is None else f"{where}/setup#{await rooms.users.invite(admin.id)}"
 
 
 def _shown(part: str) -> str:

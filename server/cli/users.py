@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import click
 
-from server.cli.options import address_of, open_users, run, settings_from, settings_options
+from server.cli.options import address_of, open_rooms, run, settings_from, settings_options
 from server.errors import InvalidRequest
 from server.messages import Role
 from server.settings import Settings
@@ -41,9 +41,9 @@ def add(name: str, role: str, password_stdin: bool, config: Path | None, **flags
     password = _read_password(password_stdin)
 
     async def work() -> str:
-        async with open_users(settings) as users:
-            added = await users.add(name, cast("Role", role), password)
-            return "" if password is not None else await users.invite(added.id)
+        async with open_rooms(settings) as rooms:
+            added = await rooms.users.add(name, cast("Role", role), password)
+            return "" if password is not None else await rooms.users.invite(added.id)
 
     token = run(work())
     click.echo(f"{name} was added." if not token else _setup_link(settings, token))
@@ -55,12 +55,12 @@ def list_(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
     """List everybody."""
 
     async def work() -> list[str]:
-        async with open_users(settings_from(config, **flags)) as users:
+        async with open_rooms(settings_from(config, **flags)) as rooms:
             return [
                 f"{person.name:<24} {person.role:<7} "
                 f"{'disabled' if person.disabled_at else 'active' if person.password_hash else 'invited':<9} "
                 f"{person.created_at:%Y-%m-%d}"
-                for person in await users.all()
+                for person in await rooms.users.all()
             ]
 
     click.echo("\n".join(run(work())))
@@ -68,8 +68,8 @@ def list_(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
 
 def _switch(name: str, *, is_disabled: bool, config: Path | None, flags: dict[str, Any]) -> None:
     async def work() -> None:
-        async with open_users(settings_from(config, **flags)) as users:
-            await users.change((await users.named(name)).id, is_disabled=is_disabled)
+        async with open_rooms(settings_from(config, **flags)) as rooms:
+            await rooms.users.change((await rooms.users.named(name)).id, is_disabled=is_disabled)
 
     run(work())
     click.echo(f"{name} is {'disabled' if is_disabled else 'enabled'}.")
@@ -101,11 +101,11 @@ def reset_password(name: str, password_stdin: bool, config: Path | None, **flags
     password = _read_password(password_stdin)
 
     async def work() -> str:
-        async with open_users(settings) as users:
-            person = await users.named(name)
+        async with open_rooms(settings) as rooms:
+            person = await rooms.users.named(name)
             if password is None:
-                return await users.invite(person.id)
-            await users.set_password(person.id, password)
+                return await rooms.users.invite(person.id)
+            await rooms.users.set_password(person.id, password)
             return ""
 
     token = run(work())

@@ -4,6 +4,8 @@ Names as of vLLM 0.11, SGLang 0.5, llama-server (with --metrics) and text-genera
 not say is taken as nothing to say.
 """
 
+import re
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.messages import Pressure
@@ -14,6 +16,7 @@ WAITING = frozenset(
 PREEMPTED = frozenset({"vllm:num_preemptions_total", "vllm:num_preemptions", "sglang:num_retracted_reqs"})
 KV_TOKENS = frozenset({"sglang:max_total_num_tokens"})
 CACHE_CONFIG = "vllm:cache_config_info"
+NUMBER = re.compile("[0-9]{1,9}")
 
 
 def read_pressure(page: str) -> Pressure | None:
@@ -42,4 +45,5 @@ def read_pressure(page: str) -> Pressure | None:
 
 def _kv_tokens(labels: dict[str, str]) -> float:
     size, blocks = labels.get("block_size", ""), labels.get("num_gpu_blocks", "")
-    return float(int(size) * int(blocks)) if size.isascii() and size.isdigit() and blocks.isdigit() else 0.0
+    is_known = NUMBER.fullmatch(size) and NUMBER.fullmatch(blocks)
+    return float(int(size) * int(blocks)) if is_known else 0.0

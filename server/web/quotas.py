@@ -17,7 +17,8 @@ from litestar.params import FromPath, RawBody
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from quotas.policy import AMOUNTS, LIMITS, MEANINGS, Limits, Resolved, Rule
-from server.accounts.quotas import DEFAULT, FRESH_MS, Actor, Change, Quotas, Scope
+from server.accounts.access import FRESH_MS
+from server.accounts.quotas import DEFAULT, Actor, Change, Quotas, Scope
 from server.db.models import User as UserRow
 from server.engines.pool import Pool
 from server.errors import InvalidRequest, NotFound

@@ -6,6 +6,8 @@ import pytest
 from argon2 import PasswordHasher
 from redis.asyncio import Redis
 
+from quotas.ledger import Ledger
+from server.accounts.access import Access
 from server.accounts.keys import ApiKeys
 from server.accounts.logins import Logins
 from server.accounts.passwords import Passwords
@@ -45,18 +47,24 @@ def passwords(hasher: PasswordHasher) -> Passwords:
 
 
 @pytest.fixture
-def users(database: Database, passwords: Passwords, clock: FakeClock) -> Users:
+def access(ledger: Ledger, clock: FakeClock) -> Access:
+    """The version of all this, as one replica knows it."""
+    return Access(ledger, clock)
+
+
+@pytest.fixture
+def users(database: Database, access: Access, passwords: Passwords, clock: FakeClock) -> Users:
     """The people."""
-    return Users(database, passwords, clock)
+    return Users(database, access, passwords, clock)
 
 
 @pytest.fixture
-def logins(database: Database, passwords: Passwords, redis: Redis, clock: FakeClock) -> Logins:
+def logins(database: Database, access: Access, passwords: Passwords, redis: Redis, clock: FakeClock) -> Logins:
     """Log-in, whose sessions last thirty days."""
-    return Logins(database, passwords, LoginThrottle(redis), clock, days=30)
+    return Logins(database, access, passwords, LoginThrottle(redis), clock, days=30)
 
 
 @pytest.fixture
-def keys(database: Database, clock: FakeClock) -> ApiKeys:
+def keys(database: Database, access: Access, clock: FakeClock) -> ApiKeys:
     """The keys."""
-    return ApiKeys(database, clock)
+    return ApiKeys(database, access, clock)

@@ -12,7 +12,8 @@ from sqlalchemy.exc import IntegrityError
 
 from quotas.ledger import Ledger
 from quotas.policy import Limits
-from server.accounts.quotas import DEFAULT, FRESH_MS, Actor, Quotas, Scope
+from server.accounts.access import FRESH_MS, Access
+from server.accounts.quotas import DEFAULT, Actor, Quotas, Scope
 from server.accounts.users import Users
 from server.db.models import User
 from server.db.session import Database
@@ -28,20 +29,20 @@ MEMBERS = Scope.of_role("member")
 @pytest.fixture
 def quotas(database: Database, ledger: Ledger, clock: FakeClock) -> Quotas:
     """The quotas, as one replica sees them."""
-    return Quotas(database, ledger, clock)
+    return Quotas(database, Access(ledger, clock), clock)
 
 
 @pytest.fixture
 def other(database: Database, ledger: Ledger, clock: FakeClock) -> Quotas:
     """The quotas, as another replica sees them."""
-    return Quotas(database, ledger, clock)
+    return Quotas(database, Access(ledger, clock), clock)
 
 
 @pytest.fixture
 async def cut_off(database: Database, clock: FakeClock) -> AsyncIterator[Quotas]:
     """The quotas, as a replica sees them that cannot reach Redis."""
     async with Redis.from_url("redis://127.0.0.1:1", decode_responses=True) as redis:
-        yield Quotas(database, Ledger(redis), clock)
+        yield Quotas(database, Access(Ledger(redis), clock), clock)
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ async def test_many_who_find_out_at_once_read_once(quotas: Quotas, ann: User, da
     event.listen(database._engine.sync_engine, "before_cursor_execute", lambda *arguments: queries.append(arguments[2]))
 
     async def again() -> Limits:
-        quotas.forget(version)
+        quotas._access.forget(version)
         return (await quotas.of(_principal(ann)))[0]
 
     await asyncio.gather(*(again() for _ in range(50)))
@@ -115,7 +116,7 @@ async def test_a_change_reaches_other_replicas(quotas: Quotas, other: Quotas, le
     limits, version = await other.of(_principal(ann))
     assert limits.weight == 100
     assert version != await ledger.policy_version()
-    other.forget(version)
+    other._access.forget(version)
     assert await other.of(_principal(ann)) == (Limits(weight=50), await ledger.policy_version())
 
 
@@ -135,11 +136,11 @@ async def test_old_rules_never_have_the_new_version(quotas: Quotas, other: Quota
     for weight in range(1, 40):
         changing = asyncio.create_task(quotas.set_rule(ADMIN, DEFAULT, {"weight": weight}))
         while not changing.done():
-            other.forget()
+            other._access._epoch = None
             await other.of(_principal(ann))
         limits, version = await other.of(_principal(ann))
         assert version != await ledger.policy_version() or limits.weight == weight
-        other.forget(version)
+        other._access.forget(version)
         assert (await _limits(other, ann)).weight == weight
 
 
@@ -147,7 +148,7 @@ async def test_forgetting_another_version_keeps_the_rules(quotas: Quotas, ann: U
     """Whoever learns late that old rules were stale does not cost the new ones."""
     await quotas.of(_principal(ann))
     kept = quotas._snapshot
-    quotas.forget("older")
+    quotas._access.forget("older")
     clock.advance(timedelta(milliseconds=FRESH_MS - 1))
     await quotas.of(_principal(ann))
     assert quotas._snapshot is kept
@@ -170,7 +171,7 @@ async def test_without_postgres_there_are_no_limits_to_go_by(ledger: Ledger, clo
     """Nobody is let in unlimited because the rules cannot be read."""
     database = Database("postgresql://x@127.0.0.1:1/x")
     with pytest.raises(Unavailable, match="Postgres"):
-        await Quotas(database, ledger, clock).of(Principal(id=NOBODY, name="ann", role="member"))
+        await Quotas(database, Access(ledger, clock), clock).of(Principal(id=NOBODY, name="ann", role="member"))
     await database.close()
 
 

@@ -98,8 +98,9 @@ WRONG: dict[str, dict[str, list[Any]]] = {
         "messages": [None, 7, "hi", {}, [], [7], [None], [[]], [{}], [{"content": "x"}], [{"role": 7}]],
         "stream": ["yes", 1, [], {}],
         "stream_options": [7, [], "x", {"include_usage": 1}],
-        "max_tokens": ["7", -1, 1.5, [], -(10**30)],
-        "max_completion_tokens": ["7", -1, 1.5],
+        "max_tokens": ["7", -1, 1.5, [], -(10**30), 2**31 + 1, 10**30],
+        "max_completion_tokens": ["7", -1, 1.5, 2**31 + 1],
+        "service_tier": [7, ["flex"], {}],
         "temperature": ["hot", [], True],
         "top_p": ["x", {}],
         "n": [0, 129, -1, "1", 10**30],
@@ -160,7 +161,7 @@ async def test_odd_values_that_are_allowed_go_to_the_engine_as_they_came(
 ) -> None:
     """NULs in texts and roles, unknown fields, huge numbers: what JSON can carry is carried."""
     message = {"role": "us\x00er", "content": "a\x00b", "name": "\x00", "x\x00": None}
-    odd = {"messages": [message], "user": "\x00", "seed": 10**30, "x": -(10**25), "y": 1e308, "max_tokens": 10**25}
+    odd = {"messages": [message], "user": "\x00", "seed": 10**30, "x": -(10**25), "y": 1e308, "max_tokens": 2**31}
     answer = await client.post(
         "/v1/chat/completions", json={**CHAT, **odd, "stop": ["\x00"], "logit_bias": {"\x00": 1}}
     )

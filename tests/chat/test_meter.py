@@ -126,8 +126,12 @@ def test_an_endless_event_is_not_collected() -> None:
 
 @pytest.mark.parametrize("count", [-1, 1 << 40, "7", None, 1.5, True])
 def test_absurd_counts_are_not_believed(count: object) -> None:
-    """Our own count stays where the engine's is no count."""
+    """Our own count stays where the engine's is no count, and it stays a number."""
     meter = Meter(shows_usage=True)
-    meter.feed(event({"content": "x"}))
-    meter.feed(b"data: " + json.dumps({"choices": [], "usage": {"completion_tokens": count}}).encode() + b"\n\n")
-    assert meter.output_tokens == 1
+    for _ in range(3):
+        meter.feed(event({"content": "x"}))
+    details = {"cached_tokens": count}
+    usage = {"completion_tokens": count, "prompt_tokens": count, "prompt_tokens_details": details}
+    meter.feed(b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n")
+    assert (meter.output_tokens, meter.input_tokens, meter.cached_tokens) == (3, None, 0)
+    assert type(meter.output_tokens) is int

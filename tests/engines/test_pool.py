@@ -139,7 +139,7 @@ async def test_engines_are_looked_at_in_their_own_time() -> None:
 
 
 async def _asleep(clock: FakeClock) -> None:
-    """Wait until the watch sleeps again."""
+    """Wait until both watches sleep again: the one that probes, and the one that asks how the engine feels."""
     async with asyncio.timeout(5):
-        while not clock._sleepers:
+        while len(clock._sleepers) < 2:
             await SystemClock().sleep_ms(1)

@@ -15,6 +15,7 @@ LEASE_MS = 5_000
 ALIVE_MS = 5_000
 SPARSE_REMEMBERED_MS = 600_000
 ENGINE_REMEMBERED_MS = 60_000
+UNREPORTED_TOKENS = 8
 UNIT = 1_000
 WINDOW_FORMATS = {"minute": "%Y-%m-%d %H:%M", "day": "%Y-%m-%d", "month": "%Y-%m"}
 
@@ -198,18 +199,19 @@ class Box:
                 return "prefill"
         kv = sum(request.kv for request in running) + self._kv_need(self.requests[name], window)
         kv_max = window.kv_tokens if is_sparse else window.kv_tokens * 95 // 100
-        if kv_max and kv + window.lookahead_tokens * (len(running) + 1) > kv_max:
+        if kv_max and kv + UNREPORTED_TOKENS * (len(running) + 1) > kv_max:
             return "kv"
         return None
 
     @staticmethod
     def _kv_need(request: Request, window: Window) -> int:
-        return request.entry.input_tokens + (request.granted if window.reserves_output else 0)
+        answer = request.granted if window.reserves_output else min(window.answer_tokens // 2, request.granted)
+        return request.entry.input_tokens + answer
 
     def _start(self, name: str) -> None:
         request = self.requests[name]
         entry, window = request.entry, self.windows[request.entry.engine]
-        request.deadline_ms = self.now_ms + LEASE_MS
+        request.deadline_ms = min(self.now_ms + LEASE_MS, self.alive[request.replica])
         request.cost, request.prefill = entry.prompt_cost, entry.input_tokens
         request.kv = self._kv_need(request, window)
         self.dispatches += 1
@@ -329,8 +331,7 @@ class Box:
             elif request.is_running:
                 request.deadline_ms = self.now_ms + LEASE_MS
                 grown[request.entry.user] += cost - request.cost
-                if not self.windows[request.entry.engine].reserves_output:
-                    request.kv += output_tokens - request.output_tokens
+                request.kv = max(request.kv, request.entry.input_tokens + output_tokens)
                 request.output_tokens, request.cost = output_tokens, cost
                 if first_token_ms >= 0 and request.prefill:
                     request.prefill = 0
@@ -384,4 +385,4 @@ class Box:
         """Nobody speaks of it any more."""
         del self.windows[engine]
         for memory in (self.turn, self.lifted, self.sparse_seen):
-            memory.pop(engine, None)  # type: ignore[attr-defined]
+            memory.pop(engine, None)

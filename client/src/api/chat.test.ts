@@ -52,6 +52,36 @@ describe('streamChat', () => {
     ])
   })
 
+  test('tells the place in the queue, with a time once one is known', async () => {
+    answering((body) => {
+      body.raw(': queue ahead=2\n\n: queue ahead=1 wait_s=14\n\n')
+      body.raw(
+        ': keep-alive\n\n: queue of cars\n\n: queue ahead=none\n\n: queue wait_s=3 ahead=0\n\n',
+      )
+      body.text('Hi')
+      body.finish()
+    })
+    const { events } = await collect()
+    expect(events.slice(0, 4)).toEqual([
+      { type: 'queue', ahead: 2, waitSeconds: null },
+      { type: 'queue', ahead: 1, waitSeconds: 14 },
+      { type: 'queue', ahead: 0, waitSeconds: 3 },
+      { type: 'delta', text: 'Hi', thinking: '' },
+    ])
+  })
+
+  test('throws what the server says while a request waits', async () => {
+    answering((body) => {
+      body.raw(': queue ahead=2\n\n')
+      const message = 'No slot became free in time. Try again later.'
+      body.data({ error: { message, type: 'server_error', param: null, code: 'queue_timeout' } })
+      body.close()
+    })
+    const { events, problem } = await collect()
+    expect(events).toHaveLength(1)
+    expect(problem).toEqual(new Problem('No slot became free in time. Try again later.'))
+  })
+
   test('keeps the text before an error event and throws its message', async () => {
     answering((body) => {
       body.text('Half')

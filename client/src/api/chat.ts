@@ -5,6 +5,9 @@
  * fields they send, so anything missing is skipped rather than trusted. The
  * stream counts as whole only after `[DONE]` or a finish reason; a connection
  * that ends before that is a problem, or half an answer would pass for one.
+ *
+ * A request that has to wait gets its stream early, with a comment about every
+ * second (`: queue ahead=2 wait_s=14`) until it is its turn.
  */
 import { reportStatus } from './client'
 import { asProblem, isRecord, messageOf, Problem, problemOf } from './errors'
@@ -16,6 +19,7 @@ export interface ChatMessage {
 }
 
 export type ChatEvent =
+  | { type: 'queue'; ahead: number; waitSeconds: number | null }
   | { type: 'delta'; text: string; thinking: string }
   | { type: 'finish'; reason: string }
   | { type: 'usage'; input: number; output: number }
@@ -30,9 +34,9 @@ export async function* streamChat(request: ChatRequest): AsyncGenerator<ChatEven
   const body = await open(request)
   let whole = false
   try {
-    for await (const data of readEvents(body)) {
-      if (data === '[DONE]') return
-      for (const event of eventsOf(data)) {
+    for await (const { kind, text } of readEvents(body)) {
+      if (kind === 'event' && text === '[DONE]') return
+      for (const event of kind === 'event' ? eventsOf(text) : queueOf(text)) {
         whole ||= event.type === 'finish'
         yield event
       }
@@ -65,6 +69,16 @@ async function open({ model, messages, signal }: ChatRequest) {
   if (response.ok && response.body !== null) return response.body
   reportStatus(response.status)
   throw problemOf(response, await response.json().catch(() => null))
+}
+
+/** The place in the queue that a comment tells; other comments only keep the line open. */
+function queueOf(comment: string): ChatEvent[] {
+  const [word, ...fields] = comment.trim().split(/\s+/)
+  if (word !== 'queue') return []
+  const told = new Map(fields.map((field) => field.split('=', 2) as [string, string]))
+  const ahead = wholeOf(told.get('ahead'))
+  if (ahead === null) return []
+  return [{ type: 'queue', ahead, waitSeconds: wholeOf(told.get('wait_s')) }]
 }
 
 /** What one `data` field says; throws when it is an error event. */
@@ -100,4 +114,5 @@ function parse(data: string): unknown {
 }
 
 const textOf = (value: unknown) => (typeof value === 'string' ? value : '')
+const wholeOf = (value = '') => (/^\d+$/.test(value) ? Number(value) : null)
 const countOf = (value: unknown) => (typeof value === 'number' ? value : 0)

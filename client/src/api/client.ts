@@ -11,6 +11,15 @@ export type NewApiKey = Schemas['NewApiKey']
 export type UsageRow = Schemas['UsageRow']
 export type User = Schemas['User']
 export type Invitation = Schemas['Invitation']
+export type Share = Schemas['Share']
+export type EngineShare = Schemas['EngineShare']
+export type OwnRequest = Schemas['OwnRequest']
+export type BudgetShare = Schemas['BudgetShare']
+export type QuotaRule = Schemas['QuotaRule']
+export type QuotaRules = Schemas['QuotaRules']
+export type QuotaStanding = Schemas['QuotaStanding']
+export type LimitInForce = Schemas['LimitInForce']
+export type AuditRow = Schemas['AuditRow']
 
 type Listener = () => void
 const unauthorized = new Set<Listener>()

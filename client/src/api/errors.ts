@@ -9,12 +9,20 @@ export class Problem extends Error {
   readonly status: number | null
   /** Seconds the server asks to wait before the next try. */
   readonly retryAfter: number | null
+  /** The field of the request that is wrong, where it is one. */
+  readonly param: string | null
 
-  constructor(message: string, status: number | null = null, retryAfter: number | null = null) {
+  constructor(
+    message: string,
+    status: number | null = null,
+    retryAfter: number | null = null,
+    param: string | null = null,
+  ) {
     super(message)
     this.name = 'Problem'
     this.status = status
     this.retryAfter = retryAfter
+    this.param = param
   }
 }
 
@@ -25,10 +33,12 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
 }
 
 /** The sentence inside an error body, or null when the body has another shape. */
-export function messageOf(body: unknown): string | null {
+export const messageOf = (body: unknown) => wordOf(body, 'message')
+
+function wordOf(body: unknown, name: 'message' | 'param'): string | null {
   const error = isRecord(body) ? body.error : null
-  const message = isRecord(error) ? error.message : null
-  return typeof message === 'string' && message !== '' ? message : null
+  const word = isRecord(error) ? error[name] : null
+  return typeof word === 'string' && word !== '' ? word : null
 }
 
 /** Retry-After is either a number of seconds or a date. */
@@ -42,7 +52,8 @@ export function secondsOf(header: string | null, now = Date.now()): number | nul
 
 export function problemOf(response: Response, body: unknown): Problem {
   const message = messageOf(body) ?? `The server answered with status ${response.status}.`
-  return new Problem(message, response.status, secondsOf(response.headers.get('retry-after')))
+  const retryAfter = secondsOf(response.headers.get('retry-after'))
+  return new Problem(message, response.status, retryAfter, wordOf(body, 'param'))
 }
 
 /** What `fetch` throws says little to a reader; an abort keeps its own kind. */

@@ -368,6 +368,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/share": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * OwnShare
+         * @description Who gets how much just now: engines, one's own requests and when it is their turn, one's own budgets.
+         */
+        get: operations["ApiShareOwnShare"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/usage": {
         parameters: {
             query?: never;
@@ -601,6 +621,20 @@ export interface components {
             subject: string;
             subject_id: string | null;
         };
+        /** BudgetShare */
+        BudgetShare: {
+            limit: number;
+            name: string;
+            resets_in_ms: number;
+            used: number;
+        };
+        /** EngineShare */
+        EngineShare: {
+            name: string;
+            running: number;
+            slots: number;
+            waiting: number;
+        };
         /** Invitation */
         Invitation: {
             setup_path: string;
@@ -637,6 +671,18 @@ export interface components {
             limits: {
                 [key: string]: components["schemas"]["LimitInForce"];
             };
+        };
+        /** OwnRequest */
+        OwnRequest: {
+            ahead?: number | null;
+            engine: string;
+            /** Format: uuid */
+            id: string;
+            model: string;
+            /** @default 0 */
+            output_tokens: number;
+            state: string;
+            wait_ms?: number | null;
         };
         /** PasswordChange */
         PasswordChange: {
@@ -729,6 +775,15 @@ export interface components {
         /** SetupToken */
         SetupToken: {
             token: string;
+        };
+        /** Share */
+        Share: {
+            budgets: components["schemas"]["BudgetShare"][];
+            engines: components["schemas"]["EngineShare"][];
+            people: number;
+            requests: components["schemas"]["OwnRequest"][];
+            share_percent: number | null;
+            weight: number;
         };
         /** UsageRow */
         UsageRow: {
@@ -1501,6 +1556,26 @@ export interface operations {
                         } | unknown[];
                         status_code: number;
                     };
+                };
+            };
+        };
+    };
+    ApiShareOwnShare: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Share"];
                 };
             };
         };

@@ -4,50 +4,57 @@
  * A chunk can end anywhere: inside a character, between CR and LF, inside a
  * field name. So the decoder keeps three things between chunks: the undecoded
  * tail of a character (inside TextDecoder), the unfinished line, and whether
- * the last line ended in a CR whose LF may still come. Only `data` fields
- * matter to this client; comments and other fields are dropped. An event
- * without its closing blank line is unfinished and is never handed out.
+ * the last line ended in a CR whose LF may still come. `data` fields matter to
+ * this client, and comments, in which the server tells how a queue moves; other
+ * fields are dropped. A comment is handed out with its line. An event without
+ * its closing blank line is unfinished and is never handed out.
  */
+export interface SsePart {
+  kind: 'event' | 'comment'
+  text: string
+}
+
 export class SseDecoder {
   readonly #text = new TextDecoder()
   #line = ''
   #afterCr = false
   #data: string[] = []
 
-  /** The data of each event that this chunk completes. */
-  push(chunk: Uint8Array): string[] {
-    const events: string[] = []
+  /** The events (their data) and the comments that this chunk completes. */
+  push(chunk: Uint8Array): SsePart[] {
+    const parts: SsePart[] = []
     let rest = this.#text.decode(chunk, { stream: true })
-    if (rest === '') return events
+    if (rest === '') return parts
     if (this.#afterCr && rest.startsWith('\n')) rest = rest.slice(1)
     this.#afterCr = rest === '' ? false : rest.endsWith('\r')
 
     const lines = rest.split(/\r\n|\r|\n/)
     const unfinished = lines.pop() ?? ''
     for (const line of lines) {
-      this.#endLine(this.#line + line, events)
+      this.#endLine(this.#line + line, parts)
       this.#line = ''
     }
     this.#line += unfinished
-    return events
+    return parts
   }
 
-  #endLine(line: string, events: string[]): void {
+  #endLine(line: string, parts: SsePart[]): void {
     if (line === '') {
-      if (this.#data.length > 0) events.push(this.#data.join('\n'))
+      if (this.#data.length > 0) parts.push({ kind: 'event', text: this.#data.join('\n') })
       this.#data = []
       return
     }
     const colon = line.indexOf(':')
     const field = colon === -1 ? line : line.slice(0, colon)
-    if (field !== 'data') return
-    const text = colon === -1 ? '' : line.slice(colon + 1)
-    this.#data.push(text.startsWith(' ') ? text.slice(1) : text)
+    const after = colon === -1 ? '' : line.slice(colon + 1)
+    const text = after.startsWith(' ') ? after.slice(1) : after
+    if (field === '') parts.push({ kind: 'comment', text })
+    else if (field === 'data') this.#data.push(text)
   }
 }
 
-/** The events of a response body; leaving the loop early cancels the body. */
-export async function* readEvents(body: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+/** What a response body says; leaving the loop early cancels the body. */
+export async function* readEvents(body: ReadableStream<Uint8Array>): AsyncGenerator<SsePart> {
   const decoder = new SseDecoder()
   const reader = body.getReader()
   try {

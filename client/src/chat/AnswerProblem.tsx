@@ -1,6 +1,7 @@
 import { Button } from '@mantine/core'
 import { useEffect, useState } from 'react'
 import type { Problem } from '../api/errors'
+import { span } from '../ui/format'
 import { ProblemFrame } from '../ui/ProblemNote'
 
 interface Props {
@@ -8,12 +9,16 @@ interface Props {
   onRetry: (() => void) | null
 }
 
+/** Nobody watches a button for longer, and an admin may lift the limit meanwhile. */
+const COUNTED_S_MAX = 600
+
 /** Why the answer ended early, under the text so far. */
 export function AnswerProblem({ problem, onRetry }: Props) {
-  const left = useCountdown(problem.retryAfter ?? 0)
+  const seconds = problem.retryAfter ?? 0
+  const left = useCountdown(seconds > COUNTED_S_MAX ? 0 : seconds)
   const retry = onRetry !== null && (
     <Button size="compact-sm" variant="default" disabled={left > 0} onClick={onRetry}>
-      {left > 0 ? `Try again in ${left} s` : 'Try again'}
+      {left > 0 ? `Try again in ${span(left * 1000)}` : 'Try again'}
     </Button>
   )
   return <ProblemFrame message={problem.message} action={retry} />

@@ -11,6 +11,7 @@ import { ExchangeView } from './ExchangeView'
 import { useModels } from './ModelProvider'
 import { useEscape } from './useEscape'
 import { useStickToBottom } from './useStickToBottom'
+import { WaitingVoice } from './WaitingLine'
 
 /** On a touch screen the focus would open the keyboard over the page. */
 function focusUnlessTouch(field: HTMLTextAreaElement | null): void {
@@ -74,6 +75,7 @@ export default function ChatPage() {
           {last === -1 && <EmptyState onAsk={ask} />}
         </div>
       </div>
+      <WaitingVoice answer={conversation.exchanges[last]?.answer} />
       <div className={classes.foot}>
         {!stuck && (
           <Button

@@ -32,7 +32,7 @@ function AnswerView({ answer, onRetry }: { answer: Answer; onRetry: Props['onRet
   const over = answer.state !== 'waiting' && answer.state !== 'streaming'
   return (
     <div className={classes.answer} data-state={answer.state}>
-      {answer.state === 'waiting' && <WaitingLine since={answer.startedAt} />}
+      {answer.state === 'waiting' && <WaitingLine since={answer.startedAt} turn={answer.turn} />}
       {answer.thinking !== '' && (
         <details className={classes.thinking}>
           <summary>Thinking{!over && answer.text === '' ? '…' : ''}</summary>

@@ -25,6 +25,21 @@ describe('a conversation', () => {
     expect(streaming).toMatchObject({ state: 'streaming', text: 'Hello', firstTokenMs: 500 })
   })
 
+  test('knows its place in the queue until the first token', () => {
+    const told = (ahead: number, waitSeconds: number | null, at: number): Action => ({
+      type: 'received',
+      events: [{ type: 'queue', ahead, waitSeconds }],
+      at,
+    })
+    expect(last(run(asked(1, 'q')))?.turn).toBeNull()
+    const waiting = last(run(asked(1, 'q'), told(2, 14, 2000), told(2, 14, 3000)))
+    expect(waiting).toMatchObject({
+      state: 'waiting',
+      turn: { ahead: 2, dueAt: 16_000, toldAt: 3000 },
+    })
+    expect(last(run(asked(1, 'q'), told(2, 14, 2000), text('Hi')))?.state).toBe('streaming')
+  })
+
   test('keeps tokens, times and the length limit of a complete answer', () => {
     const ended = run(
       asked(1, 'q'),

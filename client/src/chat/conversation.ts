@@ -10,6 +10,7 @@
  */
 import type { ChatEvent, ChatMessage } from '../api/chat'
 import type { Problem } from '../api/errors'
+import { type Turn, told } from '../ui/turn'
 
 type AnswerState = 'waiting' | 'streaming' | 'complete' | 'stopped' | 'failed'
 
@@ -19,6 +20,8 @@ export interface Answer {
   text: string
   thinking: string
   startedAt: number
+  /** Where it stood in the queue when the server last told; null if it never had to wait. */
+  turn: Turn | null
   firstTokenMs: number | null
   totalMs: number | null
   tokens: { input: number; output: number } | null
@@ -85,6 +88,7 @@ function fresh(model: string, at: number): Answer {
     text: '',
     thinking: '',
     startedAt: at,
+    turn: null,
     firstTokenMs: null,
     totalMs: null,
     tokens: null,
@@ -95,6 +99,10 @@ function fresh(model: string, at: number): Answer {
 
 function grow(answer: Answer, event: ChatEvent, at: number): Answer {
   switch (event.type) {
+    case 'queue': {
+      const waitMs = event.waitSeconds === null ? null : event.waitSeconds * 1000
+      return { ...answer, turn: told(answer.turn, event.ahead, waitMs, at) }
+    }
     case 'delta':
       return {
         ...answer,

@@ -43,6 +43,17 @@ describe('ChatStore', () => {
     expect(answer(store)?.text).toBe('The first token is shown at once. Then come more.')
   })
 
+  test('shows the place in the queue, and then the first token, without waiting for a frame', async () => {
+    vi.spyOn(window, 'requestAnimationFrame').mockReturnValue(1)
+    const store = await asking()
+    body.raw(': queue ahead=1 wait_s=4\n\n')
+    await settled()
+    expect(answer(store)).toMatchObject({ state: 'waiting', turn: { ahead: 1 } })
+    body.text('Hello')
+    await settled()
+    expect(answer(store)).toMatchObject({ state: 'streaming', text: 'Hello' })
+  })
+
   test('ends complete, with nothing left waiting for a frame', async () => {
     vi.spyOn(window, 'requestAnimationFrame').mockReturnValue(1)
     const store = await asking()

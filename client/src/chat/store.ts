@@ -71,9 +71,9 @@ export class ChatStore {
       const messages = messagesFor(this.#conversation)
       for await (const event of streamChat({ model, messages, signal: request.signal })) {
         batch.add(event)
-        // The first token is shown, and timed, at once.
+        // The place in the queue, and the first token, are shown and timed at once.
         if (first) batch.flush()
-        first = false
+        first &&= event.type === 'queue'
       }
       end = { type: 'ended', state: 'complete', at: performance.now() }
     } catch (reason) {

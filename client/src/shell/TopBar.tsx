@@ -29,7 +29,8 @@ export function TopBar({ principal }: { principal: Principal }) {
 }
 
 function NavLink({ path, title }: { path: string; title: string }) {
-  const [here] = useRoute(path)
+  // A page may have pages below it; the chat's path is above all of them.
+  const [here] = useRoute(path === '/' ? path : `${path}/*?`)
   return (
     <Link href={path} className={classes.link} aria-current={here ? 'page' : undefined}>
       {title}

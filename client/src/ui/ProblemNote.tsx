@@ -1,6 +1,7 @@
 import { Button } from '@mantine/core'
 import type { ReactNode } from 'react'
 import type { Problem } from '../api/errors'
+import { span } from './format'
 import classes from './ui.module.css'
 
 /** A sentence on what went wrong, read out at once, with what can be done about it beside it. */
@@ -22,7 +23,7 @@ interface Props {
 export function ProblemNote({ problem, onRetry }: Props) {
   if (problem === null) return null
   const { message, retryAfter } = problem
-  const later = retryAfter === null ? '' : ` Try again in ${retryAfter} s.`
+  const later = retryAfter === null ? '' : ` Try again in ${span(retryAfter * 1000)}.`
   const retry = onRetry && (
     <Button size="compact-sm" variant="default" onClick={onRetry}>
       Try again

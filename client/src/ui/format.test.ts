@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { totalsOf } from '../usage/totals'
-import { counted, duration } from './format'
+import { ago, counted, duration, span } from './format'
 
 test('durations use the unit one would say', () => {
   const plain = (ms: number) => duration(ms).replaceAll('\u00a0', ' ')
@@ -16,6 +16,29 @@ test('durations use the unit one would say', () => {
 
 test('counts come with a noun in the right number', () => {
   expect([counted(1, 'token'), counted(2048, 'token')]).toEqual(['1 token', '2,048 tokens'])
+})
+
+test('a time to come is rounded up in one unit, from a second on', () => {
+  const plain = (ms: number) => span(ms).replaceAll('\u00a0', ' ')
+  const waits = [-5000, 0, 900, 14_000, 90_000, 91_000, 5_400_001, 86_400_000, 2_592_000_000]
+  expect(waits.map(plain)).toEqual([
+    '1 s',
+    '1 s',
+    '1 s',
+    '14 s',
+    '90 s',
+    '2 min',
+    '2 h',
+    '24 h',
+    '30 d',
+  ])
+})
+
+test('a time that passed is told as one would', () => {
+  const now = Date.parse('2030-01-02T12:00:00Z')
+  const times = ['2030-01-02T12:00:01Z', '2030-01-02T11:59:20Z', '2030-01-02T11:57:50Z']
+  expect(times.map((iso) => ago(iso, now))).toEqual(['just now', 'just now', '2 minutes ago'])
+  expect(ago('2030-01-01T11:00:00Z', now)).toBe('yesterday')
 })
 
 test('totals add up the rows shown', () => {

@@ -24,5 +24,32 @@ export function duration(ms: number): string {
   return `${Math.floor(rounded / 60)}${NBSP}min ${rounded % 60}${NBSP}s`
 }
 
+const STEPS = [
+  { unit: 'd', ms: 86_400_000 },
+  { unit: 'h', ms: 3_600_000 },
+  { unit: 'min', ms: 60_000 },
+]
+
+/** A time to come in one unit, rounded up: "14 s", "2 min", "5 h", "12 d". Never less than a second. */
+export function span(ms: number): string {
+  const step = STEPS.find(({ ms: whole }) => ms > whole * 1.5)
+  const { unit, ms: whole } = step ?? { unit: 's', ms: 1000 }
+  return `${Math.max(1, Math.ceil(ms / whole))}${NBSP}${unit}`
+}
+
+const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto' })
+const PAST = [
+  ['day', 86_400_000],
+  ['hour', 3_600_000],
+  ['minute', 60_000],
+] as const
+
+/** "just now", "2 minutes ago", "yesterday". */
+export function ago(iso: string, now = Date.now()): string {
+  const ms = now - Date.parse(iso)
+  const [unit, whole] = PAST.find(([, whole]) => ms >= whole) ?? []
+  return unit === undefined ? 'just now' : relative.format(-Math.floor(ms / whole), unit)
+}
+
 export const date = (iso: string) => day.format(new Date(iso))
 export const dateTime = (iso: string) => minute.format(new Date(iso))

@@ -110,9 +110,12 @@ local function stay_alive(replica)
   redis.call("ZADD", prefix .. "alive", now + ALIVE_MS, replica)
 end
 
+local function alive_until_ms(replica)
+  return tonumber(redis.call("ZSCORE", prefix .. "alive", replica) or 0)
+end
+
 local function is_alive(replica)
-  local until_ms = redis.call("ZSCORE", prefix .. "alive", replica)
-  return until_ms and tonumber(until_ms) > now
+  return alive_until_ms(replica) > now
 end
 
 local function tell(replica, news)

@@ -1,4 +1,4 @@
--- What answers took lately: moving averages, from which waiting times are estimated. Nothing is decided by them.
+-- What answers took lately: moving averages, for the estimate of waiting times and of the memory that answers will need.
 
 local function moved(mean, value)
   mean = tonumber(mean)

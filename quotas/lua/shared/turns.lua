@@ -5,13 +5,16 @@
 --   slots    requests at a time; some are kept for sparse flows, as long as any came lately beside the one in question
 --   prefill  prompt tokens whose first token has not come: keeps the engine's own queue empty. One is always allowed,
 --            and sparse flows are free of it
---   kv       tokens that hold memory, and a look-ahead for what each will grow. Sparse flows may fill the pool; the
+--   kv       tokens that hold memory. A request counts from the start with its prompt and half of the flow's usual
+--            answer, which is what answers hold on average, and with more as it grows. Sparse flows may fill the pool; the
 --            others stop a little before
 -- A gate of 0 is open. A sparse flow without a slot takes one from the richest flow's youngest revocable lease.
 
 -- How long slots are kept after a sparse flow was last seen.
 local SPARSE_REMEMBERED_MS = 600000
 local KV_PERCENT_MAX = 95
+-- What a running answer may have grown since its last report.
+local UNREPORTED_TOKENS = 8
 
 local function slots_of(window)
   local slots = tonumber(window.slots) or 0
@@ -32,12 +35,14 @@ local function guest_expected(engine, flow, window)
   return false
 end
 
-local function kv_need(entry, window)
-  local input = tonumber(entry.input_tokens) or 0
+local function kv_need(engine, entry, window)
+  local granted = math.max(tonumber(entry.granted) or 0, 0)
   if window.reserves_output == "1" then
-    return input + math.max(tonumber(entry.granted) or 0, 0)
+    return entry.input_tokens + granted
   end
-  return input
+  local usual = redis.call("HGET", flow_key(entry.user), "answer_tokens")
+    or redis.call("HGET", live_key(engine), "answer_tokens") or window.answer_tokens
+  return entry.input_tokens + math.min(math.floor((tonumber(usual) or 0) / 2), granted)
 end
 
 -- Which gate is closed for this request, or nil.
@@ -59,21 +64,25 @@ local function closed_gate(engine, entry, window, sparse)
     return "prefill"
   end
   local kv_max = math.floor((tonumber(window.kv_tokens) or 0) * (sparse and 100 or KV_PERCENT_MAX) / 100)
-  local growth = (tonumber(window.lookahead_tokens) or 0) * (running + 1)
-  if kv_max > 0 and (tonumber(live.kv) or 0) + kv_need(entry, window) + growth > kv_max then
-    return "kv"
+  if kv_max > 0 then
+    local unreported = UNREPORTED_TOKENS * (running + 1)
+    if (tonumber(live.kv) or 0) + kv_need(engine, entry, window) + unreported > kv_max then
+      return "kv"
+    end
   end
   return nil
 end
 
 local function start(id, engine, entry, window)
   local flow = entry.user
-  local kv = kv_need(entry, window)
+  local kv = kv_need(engine, entry, window)
+  -- No longer than its replica is known to live: one that died while this was queued must not keep the slot twice as long.
+  local deadline_ms = math.min(now + LEASE_MS, alive_until_ms(entry.replica))
   redis.call("HSET", request_key(id), "state", "running", "dispatched_ms", now,
     "cost", entry.prompt_cost, "prefill", entry.input_tokens, "kv", kv)
   redis.call("HINCRBY", live_key(engine), "prefill", entry.input_tokens)
   redis.call("HINCRBY", live_key(engine), "kv", kv)
-  redis.call("ZADD", running_key(engine), now + LEASE_MS, id)
+  redis.call("ZADD", running_key(engine), deadline_ms, id)
   redis.call("SADD", holds_key(flow), id)
   if entry.revocable == "1" then
     redis.call("ZADD", prefix .. "revocable:" .. engine, redis.call("INCR", prefix .. "sequence"), id)

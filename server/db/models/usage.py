@@ -14,7 +14,8 @@ class Usage(Base):
 
     No foreign keys: the row outlives the person and the key. Durations count from the request's arrival at the gate;
     `first_token_ms` is NULL where no first token was seen (not streamed, or ended before).
-    Outcomes: completed, cancelled (the client left), failed (the engine), abandoned (the server died).
+    Outcomes: completed, cancelled (the client left), failed (the engine), revoked (somebody light
+    needed the slot), abandoned (the server died).
     """
 
     __tablename__ = "usage"

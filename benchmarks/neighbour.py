@@ -1,0 +1,231 @@
+"""A light user beside a heavy one, over real HTTP: time to first token, and what the sharing costs in throughput.
+
+    python -m benchmarks.neighbour            a simulated engine with 4 and 16 slots
+    python -m benchmarks.neighbour --llama    the embedded llama.cpp with a slow model, 4 slots
+
+The hog keeps 64 requests outstanding. The victim asks now and then (exponential gaps, seeded). Without a gateway both
+ask the engine itself. The reserve is the curve that an admin chooses from: each kept slot costs 1/slots of throughput
+while somebody light is about, and spares that person the wait for somebody else's answer. The victim's first visit is
+told apart: before it nobody is known to be about, and the hog has every slot.
+"""
+
+import argparse
+import asyncio
+import random
+import statistics
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from time import perf_counter
+
+import aiohttp
+import uvloop
+
+from benchmarks.engine import MODEL
+from benchmarks.stage import Stage, clock, free_port, program, stage, until_up
+from server.embedded import tiny_model
+from server.embedded.llama import Llama
+
+OUTSTANDING = 64
+REFUSED_MS = 50
+RESERVES = (0, 1, 2)
+SLOTS = (4, 16)
+LLAMA_SLOTS = 4
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the two ask for, in tokens, and how long they do, in seconds."""
+
+    model: str
+    hog_tokens: int
+    victim_tokens: int
+    pace_ms: int
+    gap_s: float
+    seconds: int
+
+
+SIMULATED = Load(MODEL, hog_tokens=200, victim_tokens=50, pace_ms=20, gap_s=1.0, seconds=40)
+LLAMA = Load("slow", hog_tokens=300, victim_tokens=20, pace_ms=0, gap_s=4.0, seconds=90)
+
+
+@dataclass
+class Tally:
+    """What came of one run."""
+
+    tokens: int = 0
+    first_token_ms: list[float] = field(default_factory=list)
+    still_waits: bool = False
+
+    def row(self, alone: "Tally") -> str:
+        """The first visit, p50 and p99 of the others beside alone."""
+        first, *others = self.first_token_ms
+        # Where the first visit is still waiting at the end, it is all there is.
+        p50, p99 = quantiles(others or [first])
+        waits = " (the last still waits)" if self.still_waits else ""
+        base50, base99 = quantiles(alone.first_token_ms[1:])
+        return (
+            f"first {first:7.0f} ms   p50 {p50:7.1f} ms ({p50 / base50:6.1f}x)"
+            f"   p99 {p99:7.1f} ms ({p99 / base99:6.1f}x)   n {len(others)}{waits}"
+        )
+
+
+def quantiles(values: list[float]) -> tuple[float, float]:
+    """p50 and p99."""
+    ordered = sorted(values)
+    return statistics.median(ordered), ordered[min(int(len(ordered) * 0.99), len(ordered) - 1)]
+
+
+async def ask(session: aiohttp.ClientSession, base: str, key: str, load: Load, tally: Tally, **more: object) -> None:
+    """One answer; the tally grows as it comes."""
+    body = {
+        "model": load.model,
+        "messages": [{"role": "user", "content": "benchmark"}],
+        "stream": True,
+        "pace_ms": load.pace_ms,
+        "ignore_eos": True,
+    }
+    began, has_begun = perf_counter(), False
+    headers = {"Authorization": f"Bearer {key}"}
+    try:
+        async with session.post(f"{base}/chat/completions", json=body | more, headers=headers) as response:
+            if response.status != HTTPStatus.OK:
+                await clock.sleep_ms(REFUSED_MS)  # revoked before its first token
+            async for line in response.content:
+                if b'"content":"' in line and b'"content":""' not in line:
+                    tally.tokens += 1
+                    if not has_begun:
+                        has_begun = True
+                        tally.first_token_ms.append((perf_counter() - began) * 1000)
+    except asyncio.CancelledError:
+        if not has_begun:
+            tally.first_token_ms.append((perf_counter() - began) * 1000)
+            tally.still_waits = True
+        raise
+
+
+async def hog(session: aiohttp.ClientSession, base: str, key: str, load: Load, tally: Tally, tier: str) -> None:
+    """One of the hog's lanes: asks again as soon as it has its answer."""
+    more = {"max_tokens": load.hog_tokens} | ({"service_tier": tier} if tier else {})
+    while True:
+        try:
+            await ask(session, base, key, load, tally, **more)
+        except aiohttp.ClientError:
+            await clock.sleep_ms(REFUSED_MS)
+
+
+async def victim(session: aiohttp.ClientSession, base: str, key: str, load: Load, tally: Tally) -> None:
+    """Asks now and then."""
+    chance = random.Random(7)  # noqa: S311 (arrivals, not secrets)
+    while True:
+        await clock.sleep_ms(int(chance.expovariate(1 / load.gap_s) * 1000))
+        await ask(session, base, key, load, tally, max_tokens=load.victim_tokens)
+
+
+async def run(
+    base: str, keys: dict[str, str], load: Load, *, with_hog: bool = True, with_victim: bool = True, tier: str = ""
+) -> tuple[Tally, float]:
+    """So many seconds; gives what the victim saw, and all tokens a second."""
+    light, heavy = Tally(), Tally()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True)) as session:
+        lanes = [
+            asyncio.create_task(hog(session, base, keys.get("hog", "none"), load, heavy, tier))
+            for _ in range(OUTSTANDING * with_hog)
+        ]
+        await clock.sleep_ms(2_000 * with_hog)
+        if with_victim:
+            lanes.append(asyncio.create_task(victim(session, base, keys.get("victim", "none"), load, light)))
+        before, began = heavy.tokens, perf_counter()
+        await clock.sleep_ms(load.seconds * 1000)
+        rate = (heavy.tokens - before + light.tokens) / (perf_counter() - began)
+        for lane in lanes:
+            lane.cancel()
+        await asyncio.gather(*lanes, return_exceptions=True)
+    return light, rate
+
+
+# A box with so many reserved slots; gives its address.
+MakeBox = Callable[[int], AbstractAsyncContextManager[str]]
+
+
+async def compare(engine: str, key: str, boxes: MakeBox, keys: dict[str, str], load: Load) -> None:
+    """All rows for one engine."""
+    direct = {"hog": key, "victim": key}
+    alone, _ = await run(engine, direct, load, with_hog=False)
+    print(f"  engine itself, alone            {alone.row(alone)}", flush=True)
+    beside, best = await run(engine, direct, load)
+    print(f"  engine itself, beside the hog   {beside.row(alone)}   {best:6.0f} tokens/s", flush=True)
+    for reserve in RESERVES:
+        async with boxes(reserve) as box:
+            quiet, _ = await run(f"{box}/v1", keys, load, with_hog=False)
+            show(f"reserve {reserve}, beside the hog    ", await run(f"{box}/v1", keys, load), quiet, best)
+        async with boxes(reserve) as box:
+            came = await run(f"{box}/v1", keys, load, tier="flex")
+            show(f"reserve {reserve}, hog is revocable  ", came, quiet, best)
+
+
+def show(name: str, came: tuple[Tally, float], quiet: Tally, best: float) -> None:
+    """One row."""
+    light, rate = came
+    print(f"  {name}   {light.row(quiet)}   {rate:6.0f} tokens/s ({rate / best:.3f})", flush=True)
+
+
+async def with_simulated(services: Stage, slots: int) -> None:
+    """The simulated engine."""
+    port = free_port()
+    engine = f"http://127.0.0.1:{port}/v1"
+    async with program("benchmarks.engine", str(port), str(slots)), aiohttp.ClientSession() as session:
+        await until_up(f"{engine}/models", session)
+
+        @asynccontextmanager
+        async def boxes(reserve: int) -> AsyncIterator[str]:
+            async with services.box(engine, session, engine_slots=slots, reserved_slots=reserve) as (box, _):
+                yield box
+
+        print(f"\n{slots} slots, simulated; hog: {OUTSTANDING} outstanding, {SIMULATED.hog_tokens} tokens each")
+        await compare(engine, "none", boxes, dict(services.keys), SIMULATED)
+
+
+async def with_llama(services: Stage) -> None:
+    """The embedded llama.cpp: the engine itself for the first rows, `wirthforge up` for the others."""
+    with tempfile.TemporaryDirectory(prefix="wf-") as name:
+        folder = Path(name)
+        path = folder / f"{LLAMA.model}.gguf"
+        tiny_model.build(path, layers=24)
+        llama = Llama(path, name=LLAMA.model, slots=LLAMA_SLOTS, context_tokens=4096, data_dir=folder, clock=clock)
+        await llama.start()
+
+        @asynccontextmanager
+        async def boxes(reserve: int) -> AsyncIterator[str]:
+            await llama.stop()
+            port = free_port()
+            flags = ("--port", str(port), "--data-dir", str(folder / f"data{reserve}"), "--model", str(path))
+            environment = dict(services.environment) | {
+                "WIRTHFORGE_RESERVED_SLOTS": str(reserve),
+                "WIRTHFORGE_MODEL_SLOTS": str(LLAMA_SLOTS),
+            }
+            async with program("server", "up", *flags, environment=environment), aiohttp.ClientSession() as session:
+                await until_up(f"http://127.0.0.1:{port}/readyz", session)
+                yield f"http://127.0.0.1:{port}"
+
+        print(f"\n{LLAMA_SLOTS} slots, llama.cpp; hog: {OUTSTANDING} outstanding, {LLAMA.hog_tokens} tokens each")
+        await compare(llama.base_url, llama.api_key, boxes, dict(services.keys), LLAMA)
+
+
+async def main(*, use_llama: bool) -> None:
+    """Everything."""
+    async with stage("hog", "victim") as services:
+        if use_llama:
+            await with_llama(services)
+            return
+        for slots in SLOTS:
+            await with_simulated(services, slots)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--llama", action="store_true", help="the embedded llama.cpp instead of a simulated engine")
+    uvloop.run(main(use_llama=parser.parse_args().llama))

@@ -29,10 +29,10 @@ SEEDS, SMALL_SEEDS = 10, 2
 OUT = Path("docs") / "sharing-figures.md"
 
 
-async def pictures(folder: Path) -> list[str]:
+async def pictures() -> dict[str, str]:
     """Draw them."""
     async with redis_url() as url, Redis.from_url(url, decode_responses=True) as redis:
-        return await draw(folder, redis)
+        return await draw(redis)
 
 
 def page(results: dict[str, list[Figures]], images: Sequence[str], command: str, took_s: float) -> str:
@@ -43,23 +43,19 @@ def page(results: dict[str, list[Figures]], images: Sequence[str], command: str,
     hogs = {name: runs for name, runs in results.items() if "p99 / alone" in runs[0] and "reserve" not in name}
     reserves = {name: runs for name, runs in results.items() if name.startswith("reserve")}
     rest = [name for name in results if name not in {*vtc, *hogs, *reserves}]
-    parts = [
-        "# Figures of sharing\n",
-        f"`{command}` (version {VERSION}, {day}): the real scripts in a real Redis, engines simulated, {seeds} seeded"
-        f" replays of each suite, mean ± standard deviation; {took_s / 60:.0f} minutes on two processors. What the words"
-        " mean: `benchmarks/sharing/metrics.py`, `neighbours.py`, `fairness.py`.\n",
-        "## Targets\n",
-        target_table(verdicts(results)),
-        *([] if not images else ["## Pictures\n", *(f"![{image}](images/{image})" for image in images), ""]),
-        "## VTC's workloads\n",
-        *(scheduler_table(name, results[name]) for name in vtc),
-        "## A noisy neighbour\n",
-        plain_table(hogs) if hogs else "",
-        "## Slots kept for sparse flows\n",
-        plain_table(reserves) if reserves else "",
-        "## Everything else\n",
-        *(f"### {SUITE[name].title}\n\n{plain_table({name: results[name]})}" for name in rest),
-    ]
+    head = (
+        f"`{command}` (version {VERSION}, {day}): the real scripts in a real Redis, engines simulated, {seeds} seeded replays"
+        f" of each suite, mean ± standard deviation; it took {took_s / 60:.0f} minutes on two processors.\n"
+    )
+    parts = ["# Figures of sharing\n", head, "## Targets\n", target_table(verdicts(results)), "## Pictures\n"]
+    parts += [f"![{image}](images/{image})" for image in images]
+    if vtc:
+        parts += ["\n## VTC's workloads\n", *(scheduler_table(name, results[name]) for name in vtc)]
+    if hogs:
+        parts += ["\n## A noisy neighbour\n", plain_table(hogs)]
+    if reserves:
+        parts += ["\n## Slots kept for sparse flows\n", plain_table(reserves)]
+    parts += [f"\n## {SUITE[name].title}\n\n{plain_table({name: results[name]})}" for name in rest]
     return "\n".join(parts)
 
 
@@ -85,10 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(target_table(found))
     out = given.out or (None if given.small or given.only else OUT)
     if out:
-        images = asyncio.run(pictures(out.parent / "images"))
+        images = asyncio.run(pictures())
+        (out.parent / "images").mkdir(parents=True, exist_ok=True)
+        for name, image in images.items():
+            (out.parent / "images" / name).write_text(image)
         took_s = (clock.monotonic_ms() - began_ms) / 1000
         command = " ".join(["python -m benchmarks.sharing", *(arguments if arguments is not None else sys.argv[1:])])
-        out.write_text(page(results, images, command, took_s))
+        out.write_text(page(results, list(images), command, took_s))
     print(f"{(clock.monotonic_ms() - began_ms) / 1000:.0f} s", file=sys.stderr)
     broken = [verdict for verdict in found if verdict.is_broken]
     for verdict in broken:

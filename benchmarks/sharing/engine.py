@@ -7,8 +7,8 @@ their slots. New sequences come from the engine's own queue, first come first se
     step = max(floor, base + token * tokens in the step) + context * tokens in memory + host
 
 The floor is reading the weights once, the slope is arithmetic, the context term is reading the KV cache. Memory is a
-pool of KV tokens; when a step would overflow it, the youngest sequence is thrown out, goes back to the front of the queue
-and is read anew later, prompt and answer (recompute). That is what a client outside cannot see, and what makes an
+pool of KV tokens; when a step would overflow it, the youngest sequence is thrown out, goes back to the front of the
+queue and is read anew later, prompt and answer (recompute). That is what a client outside cannot see, and what makes an
 engine slow that was given too much.
 
 All decoding sequences advance together, so a sequence's length is a difference of step counts: a step costs nothing
@@ -55,7 +55,7 @@ BOX4 = Hardware("RTX 4090, 8B, 4 slots", 15.2, 15.2, 0.081, 0.15, 1.5, 32_768, 4
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A job inside the engine. `kept` tokens of the answer were there when it got its slot, the first of them counted."""
+    """A job inside the engine; `kept` tokens of the answer were there when it joined the decoding ones."""
 
     job: Job
     serial: int = -1

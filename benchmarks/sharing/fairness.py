@@ -51,7 +51,7 @@ async def keys(seed: int, redis: Redis, small: bool) -> Figures:  # noqa: FBT001
 
 
 async def returning(seed: int, redis: Redis, small: bool) -> Figures:  # noqa: ARG001, FBT001
-    """Two clients; one comes back after two minutes in which the other had everything. Its part of the next 600 steps."""
+    """One of two clients comes back after minutes in which the other had everything; its part of the next 600 steps."""
     back_ms = 120_000.0 + 997.0 * seed
     backlogs = (Backlog("stayed", *MEAN, spread=0.3), Backlog("back", *MEAN, from_ms=back_ms, spread=0.3))
     workload = Workload((), backlogs, back_ms + 60_000)

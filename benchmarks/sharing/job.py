@@ -37,7 +37,11 @@ class Job:
 
 @dataclass(slots=True)
 class Record:
-    """What became of a job; times are virtual, negative ones have not come. `usual_tokens`: of an answer, at its start."""
+    """What became of a job; times are virtual, negative ones have not come.
+
+    Args:
+        usual_tokens: the length of an answer as it was known when the job started.
+    """
 
     job: Job
     arrived_ms: float

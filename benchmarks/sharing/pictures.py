@@ -47,7 +47,8 @@ def lines(title: str, x_words: str, y_words: str, curves: Mapping[str, Points], 
             parts.append(f'<g fill="{colour}">{_text(x, TOP + 14 + 16 * number, name, "end")}</g>')
     body = "\n".join(parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="12"'
+        f' font-family="sans-serif">\n'
         f"<title>{escape(title)}</title>\n"
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>\n'
         f'<g font-weight="bold">{_text(WIDTH / 2, 16, title)}</g>\n{body}\n</svg>\n'

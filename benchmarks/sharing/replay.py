@@ -1,8 +1,8 @@
 """One replay: a workload, a scheduler and engines, event by event in virtual time.
 
 The scheduler stands beside the engines, not inside: an order reaches the engine a hop later, so a slot that a step's
-end sets free is filled one step after at the earliest, as in life. The replay keeps what only somebody outside can know:
-each client's true service over time, and for how long somebody waited although there was room.
+end sets free is filled one step after at the earliest, as in life. The replay keeps what only somebody outside can
+know: each client's true service over time, and for how long somebody waited although there was room.
 """
 
 from collections import defaultdict

@@ -25,7 +25,12 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """The answer's length so far. `first_token_ms` counts from the job's start, -1 before it; it had waited `queue_ms`."""
+    """How far a job is.
+
+    Args:
+        first_token_ms: from its start; -1 before it.
+        queue_ms: how long it waited to start.
+    """
 
     job: Job
     output_tokens: int

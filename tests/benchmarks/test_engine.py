@@ -43,7 +43,9 @@ def test_every_job_ends_and_memory_is_never_overfull(jobs: list[tuple[int, int]]
     assert engine.tokens_computed == least if not engine.evictions else engine.tokens_computed > least
 
 
-@given(st.lists(lengths, min_size=1, max_size=8), st.lists(st.tuples(st.integers(0, 7), st.integers(0, 60)), max_size=8))
+@given(
+    st.lists(lengths, min_size=1, max_size=8), st.lists(st.tuples(st.integers(0, 7), st.integers(0, 60)), max_size=8)
+)
 def test_whoever_leaves_takes_nothing_along(jobs: list[tuple[int, int]], leaving: list[tuple[int, int]]) -> None:
     """Cancelled at any step, also in the midst of one, a job gives everything back and the others end."""
     engine = Engine(SMALL)

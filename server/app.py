@@ -6,7 +6,7 @@ Everything below takes what it needs as arguments; nothing reads a global or the
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -58,6 +58,8 @@ REDIS_CONNECT_S_MAX = 2
 # More than the longest blocking read (gate.LISTEN_MS).
 REDIS_ANSWER_S_MAX = 5
 
+Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
+
 log = structlog.get_logger(__name__)
 
 
@@ -97,57 +99,7 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
         engines: what serves the models.
     """
     clock = clock or SystemClock()
-    replica = new_token()
-    redis = connect_redis(settings.redis_url)
-    database = Database(settings.database_url, connections_max=settings.database_connections_max)
-    ledger = Ledger(redis)
-    outlook = Outlook(ledger, clock)
-    gate = Gate(ledger, outlook, replica=replica, clock=clock, settings=settings)
-    pool = Pool(
-        engines,
-        clock=clock,
-        on_probed=lambda engine: gate.set_window(engine.name, window_from(settings, engine)),
-        on_pressure=gate.feel,
-    )
-    writer = UsageWriter(ledger, database, clock, reader=replica)
-    passwords = Passwords()
-    access = Access(ledger, clock)
-    users = Users(database, access, passwords, clock)
-    logins = Logins(database, access, passwords, LoginThrottle(redis), clock, days=settings.login_days)
-    keys = ApiKeys(database, access, clock)
-    quotas = Quotas(database, access, clock)
-    authentication = Authentication(keys, logins, access)
-    shares = Shares(ledger, outlook, quotas)
-    parts = {
-        "authentication": authentication,
-        "database": database,
-        "keys": keys,
-        "ledger": ledger,
-        "logins": logins,
-        "pipeline": Pipeline(
-            pool=pool, gate=gate, quotas=quotas, access=access, clock=clock, costs=costs_from(settings)
-        ),
-        "pool": pool,
-        "quotas": quotas,
-        "shares": shares,
-        "sockets": Sockets(shares, authentication),
-        "usage_report": UsageReport(database),
-        "users": users,
-    }
-
-    @asynccontextmanager
-    async def running(_: Litestar) -> AsyncIterator[None]:
-        """Start the loops; at the end stop them in the order in which work flows, so that nothing stays behind."""
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(database.close)
-            stack.push_async_callback(redis.aclose)
-            stack.push_async_callback(pool.close)
-            await pool.probe_all()
-            stack.push_async_callback(writer.close)
-            for loop in (writer.run, gate.run, pool.run):
-                stack.push_async_callback(_stop, _start(loop))
-            yield
-
+    parts, running = _joined(settings, engines, clock)
     litestar = Litestar(
         route_handlers=[
             openai.router(),
@@ -175,6 +127,60 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
         logging_config=None,
     )
     return RequestScopes(litestar, clock)
+
+
+def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tuple[dict[str, object], Lifespan]:
+    """The parts that handlers ask for by name, and what runs as long as the server does."""
+    replica = new_token()
+    redis = connect_redis(settings.redis_url)
+    database = Database(settings.database_url, connections_max=settings.database_connections_max)
+    ledger = Ledger(redis)
+    outlook = Outlook(ledger, clock)
+    gate = Gate(ledger, outlook, replica=replica, clock=clock, settings=settings)
+    pool = Pool(
+        engines,
+        clock=clock,
+        on_probed=lambda engine: gate.set_window(engine.name, window_from(settings, engine)),
+        on_pressure=gate.feel,
+    )
+    writer = UsageWriter(ledger, database, clock, reader=replica)
+    passwords = Passwords()
+    access = Access(ledger, clock)
+    logins = Logins(database, access, passwords, LoginThrottle(redis), clock, days=settings.login_days)
+    keys = ApiKeys(database, access, clock)
+    quotas = Quotas(database, access, clock)
+    authentication = Authentication(keys, logins, access)
+    shares = Shares(ledger, outlook, quotas)
+    costs = costs_from(settings)
+    parts = {
+        "authentication": authentication,
+        "database": database,
+        "keys": keys,
+        "ledger": ledger,
+        "logins": logins,
+        "pipeline": Pipeline(pool=pool, gate=gate, quotas=quotas, access=access, clock=clock, costs=costs),
+        "pool": pool,
+        "quotas": quotas,
+        "shares": shares,
+        "sockets": Sockets(shares, authentication),
+        "usage_report": UsageReport(database),
+        "users": Users(database, access, passwords, clock),
+    }
+
+    @asynccontextmanager
+    async def running(_: Litestar) -> AsyncIterator[None]:
+        """Start the loops; at the end stop them in the order in which work flows, so that nothing stays behind."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(database.close)
+            stack.push_async_callback(redis.aclose)
+            stack.push_async_callback(pool.close)
+            await pool.probe_all()
+            stack.push_async_callback(writer.close)
+            for loop in (writer.run, gate.run, pool.run):
+                stack.push_async_callback(_stop, _start(loop))
+            yield
+
+    return parts, running
 
 
 def connect_redis(url: str) -> Redis:

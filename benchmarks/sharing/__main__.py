@@ -44,8 +44,8 @@ def page(results: dict[str, list[Figures]], images: Sequence[str], command: str,
     reserves = {name: runs for name, runs in results.items() if name.startswith("reserve")}
     rest = [name for name in results if name not in {*vtc, *hogs, *reserves}]
     head = (
-        f"`{command}` (version {VERSION}, {day}): the real scripts in a real Redis, engines simulated, {seeds} seeded replays"
-        f" of each suite, mean ± standard deviation; it took {took_s / 60:.0f} minutes on two processors.\n"
+        f"`{command}` (version {VERSION}, {day}): the real scripts in a real Redis, engines simulated, {seeds} seeded"
+        f" replays of each suite, mean ± standard deviation; it took {took_s / 60:.0f} minutes on two processors.\n"
     )
     parts = ["# Figures of sharing\n", head, "## Targets\n", target_table(verdicts(results)), "## Pictures\n"]
     parts += [f"![{image}](images/{image})" for image in images]

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from benchmarks.sharing.job import Job
 from benchmarks.sharing.schedulers import Order, Total
 from quotas.cost import Cost
+from quotas.forecast import forecast
 from quotas.ledger import Entry, Ledger, Progress
 from quotas.policy import Limits
 from quotas.window import Window
@@ -134,6 +135,14 @@ class LedgerScheduler:
     def _start(self, job: Job) -> None:
         self._running.add(job.id)
         self._orders.append(Order("run", job))
+
+    async def expected_wait_ms(self, job: Job) -> float | None:
+        """What its client would be told now."""
+        for engine in (await self.ledger.view()).engines:
+            standing = forecast(engine).get(job.id)
+            if standing and standing.wait_ms is not None:
+                return float(standing.wait_ms)
+        return None
 
     async def report(self, totals: Sequence[Total], now_ms: float) -> None:
         """One call for each replica; it renews leases."""

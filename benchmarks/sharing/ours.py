@@ -21,6 +21,8 @@ SLOTS = {A10G: 256, A100: 128, H100: 128, BOX16: 16, BOX4: 4}
 # The window that was tuned by hand for the small pool; what plain schedulers get there.
 TUNED_SLOTS = {**SLOTS, A10G: 28}
 KV_SHARE_MAX = 0.95
+# What the gateway takes an answer to have grown by since it was last told.
+UNREPORTED_TOKENS = 8
 
 
 def window(hardware: Hardware) -> Window:
@@ -31,14 +33,16 @@ def window(hardware: Hardware) -> Window:
 def room_in(gates: Window) -> Room:
     """Whether the heads of the queue fit into a window, whoever they belong to."""
 
-    def fits(flying: list[Record], heads: list[Job], usual_tokens: float) -> bool:
+    def fits(flying: list[Record], heads: list[Job], usual: Callable[[str], float]) -> bool:
         if len(flying) >= gates.slots - gates.reserved_slots:
             return False
         prompt = max(job.prompt_tokens for job in heads)
         unread = sum(record.job.prompt_tokens for record in flying if not record.has_begun)
+        if unread and gates.prefill_tokens_max and unread + prompt > gates.prefill_tokens_max:
+            return False
         held = sum(record.job.prompt_tokens + max(record.output_tokens, record.usual_tokens / 2) for record in flying)
-        reads = not unread or not gates.prefill_tokens_max or unread + prompt <= gates.prefill_tokens_max
-        return reads and held + prompt + usual_tokens / 2 <= gates.kv_tokens * KV_SHARE_MAX
+        need = max(job.prompt_tokens + usual(job.client) / 2 for job in heads)
+        return held + need + UNREPORTED_TOKENS * (len(flying) + 1) <= gates.kv_tokens * KV_SHARE_MAX
 
     return fits
 

@@ -22,8 +22,8 @@ SAMPLE_MS = 1_000.0
 USUAL_TOKENS, LEARNING = 256.0, 1 / 8
 
 Act = Callable[[], Awaitable[None]]
-# Whether every one of these heads of the queue fits beside the records in flight, given the usual length of an answer.
-Room = Callable[[list[Record], list[Job], float], bool]
+# Whether every one of these heads of the queue fits beside the records in flight, given a client's usual answer.
+Room = Callable[[list[Record], list[Job], Callable[[str], float]], bool]
 # How long this job is expected to wait, in milliseconds.
 Forecast = Callable[[Job], Awaitable[float | None]]
 
@@ -124,7 +124,7 @@ class Replay:
         self._backlog_of: dict[str, Backlog] = {}
         self._predicted: dict[str, float] = {}
         self._is_idle = False
-        self._usual_tokens = USUAL_TOKENS
+        self._usual_tokens: dict[str, float] = {}
         self._open = 0
 
     def at(self, at_ms: float, act: Act) -> None:
@@ -186,7 +186,7 @@ class Replay:
                 del self.queued[job.id]
                 self.flying[job.id] = record
                 record.dispatched_ms = self.now_ms
-                record.usual_tokens = self._usual_tokens
+                record.usual_tokens = self._usual(job.client)
                 if job.id in self._predicted:
                     self.result.estimates.append((self._predicted[job.id], self.now_ms - record.arrived_ms))
                 self.at(self.now_ms + HOP_MS, lambda: self._submit(record))
@@ -279,7 +279,7 @@ class Replay:
         for job in outcome.finished:
             record = self.records[job.id]
             record.output_tokens = job.output_tokens
-            self._usual_tokens += LEARNING * (job.output_tokens - self._usual_tokens)
+            self._learn(job)
             self._end(record, "completed")
             await self.scheduler.finish(self._total(record), self.now_ms)
         if finished or begun:
@@ -303,10 +303,17 @@ class Replay:
         self.result.samples.append(Sample(self.now_ms, service, waiting, steps))
         self.at(self.now_ms + SAMPLE_MS, self._sample)
 
+    def _usual(self, client: str) -> float:
+        """The length of its answers lately; everybody's, where it had none."""
+        return self._usual_tokens.get(client) or self._usual_tokens.get("", USUAL_TOKENS)
+
+    def _learn(self, job: Job) -> None:
+        for key in (job.client, ""):
+            usual = self._usual_tokens.get(key, job.output_tokens)
+            self._usual_tokens[key] = usual + LEARNING * (job.output_tokens - usual)
+
     def _has_room(self) -> bool:
         heads: dict[str, Job] = {}
         for record in self.queued.values():
             heads.setdefault(record.job.client, record.job)
-        return bool(
-            heads and self._room and self._room(list(self.flying.values()), list(heads.values()), self._usual_tokens)
-        )
+        return bool(heads and self._room and self._room(list(self.flying.values()), list(heads.values()), self._usual))

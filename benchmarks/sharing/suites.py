@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.sharing import fairness, faults, neighbours, vtc
+from benchmarks.sharing import estimates, fairness, faults, neighbours, vtc
 from benchmarks.sharing.engine import A10G, A100
 from benchmarks.sharing.ours import Case
 from benchmarks.sharing.workloads import SUITES
@@ -144,5 +144,6 @@ SUITE: Mapping[str, Suite] = {
         (Target("slots back after s", "≤", 6.0, 11.0), NOTHING_LEAKED, Target("lost by mistake", "≤", 0, 0)),
         is_small=True,
     ),
+    "estimates": Suite("waiting times that were told", estimates.estimates),
     **_reserves(),
 }

@@ -35,8 +35,11 @@ def openai_error(error: WirthforgeError) -> dict[str, Any]:
 
 
 def error_event(error: WirthforgeError) -> bytes:
-    """The error as the last event of a stream."""
-    return b"data: " + msgspec.json.encode(openai_error(error)) + b"\n\n"
+    """The error as the last event of a stream, where no header can tell any more when to come again."""
+    body = openai_error(error)
+    if error.retry_after_s is not None:
+        body["error"]["retry_after_s"] = error.retry_after_s
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 def answer_fault(request: Request[Any, Any, Any], exception: Exception) -> Response[dict[str, Any]]:

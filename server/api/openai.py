@@ -60,6 +60,8 @@ class _Reply:
     async def hold(self, answer: Answer) -> None:
         """Take the answer, and wait for its first event."""
         self._answer = answer
+        if self.has_begun:
+            await self._send({"type": "http.response.body", "body": b": queue done\n\n", "more_body": True})
         if answer.stream is not None:
             self._first = await anext(answer.stream, b"")
 

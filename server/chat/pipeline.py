@@ -224,7 +224,7 @@ async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[by
 
 
 def _overrun(lease: Lease, meter: Meter) -> TooMany | None:
-    """What is wrong where an engine writes more than it was told to, and than may be charged. Its claims do not count"""
+    """What is wrong where an engine writes more than it was told to, and than may be charged; claims do not count."""
     is_within = meter.events <= lease.admission.granted + OVERSHOOT_TOKENS_MAX
     if is_within or meter.is_complete or not is_bound(lease.limits):
         return None

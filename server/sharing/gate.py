@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 from quotas.ledger import Admission, Entry, Fact, Ledger, Progress
 from quotas.window import Window
 from server.clock import Clock
-from server.errors import Unavailable
+from server.errors import Unavailable, WirthforgeError
 from server.messages import Pressure
 from server.settings import Settings
 from server.sharing.lease import Asking, Lease, Outcome
@@ -46,8 +46,9 @@ IDLE_REPORT_MS = 1_000
 TEND_MS = 1_000
 LISTEN_MS = 2_000
 RETRY_MS = 250
-# How often a waiting request is told where it stands.
+# How often a waiting request is told where it stands, and how soon for the first time.
 TELL_MS = 1_000
+TELL_FIRST_MS = 250
 # While Redis is away everybody who gives up adds one. What is not carried is harmless: the reaper finds it.
 LEAVES_MAX = 10_000
 
@@ -134,7 +135,9 @@ class Gate:
             raise Unavailable(
                 "No slot became free in time. Try again later.", code="queue_timeout", retry_after_s=30
             ) from None
-        except asyncio.CancelledError:
+        except (WirthforgeError, QuotasChanged):
+            raise  # it never entered
+        except BaseException:
             self._leave(entry)
             raise
         finally:
@@ -185,9 +188,11 @@ class Gate:
 
     async def _wait(self, waiting: _Waiting, asking: Asking, headers: Mapping[str, str]) -> None:
         """Until it is this one's turn. Raises TimeoutError after `queue_wait_ms_max`."""
+        pause_ms = TELL_FIRST_MS
         async with asyncio.timeout(self._settings.queue_wait_ms_max / 1000):
-            while not (await asyncio.wait([waiting.turn], timeout=TELL_MS / 1000))[0]:
+            while not (await asyncio.wait([waiting.turn], timeout=pause_ms / 1000))[0]:
                 _heed_cancellation()
+                pause_ms = TELL_MS
                 if asking.tell is None:
                     continue
                 with suppress(RedisError, OSError):

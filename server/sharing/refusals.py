@@ -46,6 +46,14 @@ def _seconds(duration_ms: int) -> int:
     return -(-duration_ms // 1000)
 
 
+def _duration(seconds: int) -> str:
+    """For people: the largest unit of which there are two."""
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{-(-seconds // size)} {unit}"
+    return f"{seconds} s"
+
+
 def refusal(admission: Admission, limits: Limits, *, room_in_ms: int | None = None) -> WirthforgeError:
     """The error for an admission that is "full", "crowded" or "limited".
 
@@ -81,7 +89,7 @@ def _over_budget(admission: Admission, limits: Limits) -> WirthforgeError:
     left = max(limit - getattr(admission.budget, admission.limit), 0)
     return TooMany(
         f"This request needs more than the {left} that are left of your {limit} {words}; "
-        f"they are renewed in {_seconds(admission.ends_ms)} s.",
+        f"they are renewed in {_duration(_seconds(admission.ends_ms))}.",
         retry_after_s=_seconds(admission.ends_ms),
         headers=budget_headers(limits, admission.budget),
     )

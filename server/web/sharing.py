@@ -11,6 +11,7 @@ from litestar import WebSocket, get, websocket
 from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
 from msgspec import Struct
+from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from quotas.ledger import Ledger
@@ -27,7 +28,7 @@ PUSHES_PER_LOGIN_CHECK = 30
 SOCKETS_MAX = 256
 # Close codes: HTTP's status behind a 4, as is the custom.
 NOT_LOGGED_IN = 4401
-TOO_MANY_SOCKETS = 4503
+AWAY = 4503
 
 
 class EngineShare(Struct):
@@ -160,7 +161,7 @@ class Sockets:
         if principal is None:
             await socket.close(NOT_LOGGED_IN, "Log in first.")
         elif self._open >= SOCKETS_MAX:
-            await socket.close(TOO_MANY_SOCKETS, "Too many pages watch. Ask for /api/share instead.")
+            await socket.close(AWAY, "Too many pages watch. Ask for /api/share instead.")
         else:
             self._open += 1
             gone = asyncio.create_task(_until_gone(socket))
@@ -183,12 +184,15 @@ class Sockets:
             if pushes % PUSHES_PER_LOGIN_CHECK == 0 and await self._principal(socket) != principal:
                 await socket.close(NOT_LOGGED_IN, "Log in again.")
                 return
-            # Where Redis is away the page shows what it knows, and is told again when there is more.
-            with suppress(Unavailable):
-                message = msgspec.json.encode(await self._shares.of(principal))
-                if message != last:
-                    await socket.send_text(message.decode())
-                    last = message
+            try:
+                share = await self._shares.of(principal)
+            except Unavailable as error:
+                await socket.close(AWAY, error.message)
+                return
+            seen = msgspec.json.encode(replace(share, budgets=[(one.name, one.used) for one in share.budgets]))
+            if seen != last:
+                await socket.send_text(msgspec.json.encode(share).decode())
+                last = seen
             await asyncio.wait([gone], timeout=PUSH_EVERY_MS / 1000)
 
 

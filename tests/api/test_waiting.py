@@ -26,6 +26,7 @@ CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content":
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits is told every few milliseconds, from a fresh look."""
     monkeypatch.setattr("server.sharing.gate.TELL_MS", 20)
+    monkeypatch.setattr("server.sharing.gate.TELL_FIRST_MS", 20)
     monkeypatch.setattr("server.sharing.outlook.FRESH_MS", 10)
 
 
@@ -68,8 +69,8 @@ async def waiting_is(ledger: Ledger, engine_url: str, count: int) -> None:
 
 
 def comments(text: str) -> list[str]:
-    """The comments of an event stream, in order, each once."""
-    return list(dict.fromkeys(line for line in text.split("\n") if line.startswith(":")))
+    """What an event stream says of the queue, in order, each once."""
+    return list(dict.fromkeys(line for line in text.split("\n") if line.startswith(": queue ")))
 
 
 def last_event(text: str) -> Any:
@@ -98,7 +99,7 @@ async def test_a_stream_that_waits_is_told_where_it_stands(box: Box, ann: Person
         async for piece in response.aiter_text():
             text += piece
             order.hold.set()
-    assert comments(text) == [": queue ahead=0"]
+    assert comments(text) == [": queue ahead=0", ": queue done"]
     assert text.endswith("data: [DONE]\n\n")
     assert text.count(" word") == order.tokens
     assert "x-wirthforge-queue-ahead" not in (await _asked(box, ann)).headers
@@ -125,7 +126,7 @@ async def test_the_place_in_the_queue_goes_down(
         order.hold.set()
         answers = [await each for each in asking]
     for number, answer in enumerate(answers):
-        ahead = [int(comment.partition("ahead=")[2].split()[0]) for comment in comments(answer.text)]
+        ahead = [int(comment.partition("ahead=")[2].split()[0]) for comment in comments(answer.text)[:-1]]
         assert ahead[0] == number
         assert ahead == sorted(ahead, reverse=True)
         assert "wait_s=" in answer.text

@@ -12,8 +12,14 @@ from benchmarks.sharing.workloads import SUITES, TRACE
 def served(client: str, arrived_s: float, begun_s: float, ended_s: float, tokens: int) -> Record:
     """A complete answer to an empty prompt."""
     job = Job(f"{client}{arrived_s}", client, arrived_s * 1000, 0, tokens)
-    times = [each * 1000 for each in (arrived_s, arrived_s, begun_s, ended_s)]
-    return Record(job, *times, output_tokens=tokens, outcome="completed")
+    return Record(
+        job,
+        arrived_s * 1000,
+        first_token_ms=begun_s * 1000,
+        ended_ms=ended_s * 1000,
+        output_tokens=tokens,
+        outcome="completed",
+    )
 
 
 def test_equal_service_is_no_unfairness() -> None:

@@ -1,4 +1,4 @@
-"""The box shares as well as it did: the benchmark's short form, against bounds that only a change for the worse breaks."""
+"""The box shares as well as it did: the benchmark's short form, against bounds that only a step back breaks."""
 
 import pytest
 

@@ -7,7 +7,8 @@
  * that ends before that is a problem, or half an answer would pass for one.
  *
  * A request that has to wait gets its stream early, with a comment about every
- * second (`: queue ahead=2 wait_s=14`) until it is its turn.
+ * second (`: queue ahead=2 wait_s=14`) until it is its turn
+ * (`: queue done`).
  */
 import { reportStatus } from './client'
 import { asProblem, isRecord, messageOf, Problem, problemOf } from './errors'
@@ -20,6 +21,7 @@ export interface ChatMessage {
 
 export type ChatEvent =
   | { type: 'queue'; ahead: number; waitSeconds: number | null }
+  | { type: 'turn' }
   | { type: 'delta'; text: string; thinking: string }
   | { type: 'finish'; reason: string }
   | { type: 'usage'; input: number; output: number }
@@ -75,6 +77,7 @@ async function open({ model, messages, signal }: ChatRequest) {
 function queueOf(comment: string): ChatEvent[] {
   const [word, ...fields] = comment.trim().split(/\s+/)
   if (word !== 'queue') return []
+  if (fields[0] === 'done') return [{ type: 'turn' }]
   const told = new Map(fields.map((field) => field.split('=', 2) as [string, string]))
   const ahead = wholeOf(told.get('ahead'))
   if (ahead === null) return []

@@ -103,6 +103,8 @@ function grow(answer: Answer, event: ChatEvent, at: number): Answer {
       const waitMs = event.waitSeconds === null ? null : event.waitSeconds * 1000
       return { ...answer, turn: told(answer.turn, event.ahead, waitMs, at) }
     }
+    case 'turn':
+      return { ...answer, turn: null }
     case 'delta':
       return {
         ...answer,

@@ -73,7 +73,7 @@ export class ChatStore {
         batch.add(event)
         // The place in the queue, and the first token, are shown and timed at once.
         if (first) batch.flush()
-        first &&= event.type === 'queue'
+        first &&= event.type === 'queue' || event.type === 'turn'
       }
       end = { type: 'ended', state: 'complete', at: performance.now() }
     } catch (reason) {

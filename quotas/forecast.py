@@ -1,10 +1,13 @@
 """How long a queued request will wait: what the rules of sharing would do if everything went on as it did lately.
 
-Slots become free when running answers reach their usual length; each goes to the flow with the smallest counter, which
-then grows by what such an answer costs. Nothing is decided here, and nothing waits for it: an estimate for people.
+Whoever is in the queue waits for an end, since what could begin has begun. Slots become free when running answers reach
+their usual length; each goes to the flow with the smallest counter, which then grows by what such an answer costs.
+Others who come later may go first, so the heavier the load the more such an estimate falls short; how far it did is
+learned for each flow (`Experience`). Nothing is decided here, and nothing waits for it: an estimate for people.
 """
 
 import heapq
+import math
 from collections import defaultdict, deque
 from dataclasses import dataclass
 
@@ -16,6 +19,11 @@ UNIT = 1000
 WEIGHT_NORMAL = 100
 # An answer that is longer than usual goes on for a part of the usual length.
 REMAINDER_DIVISOR = 8
+# Below this nobody minds whether an estimate is right.
+NOISE_MS = 500
+SHORTFALL_MAX = math.log(20)
+# How many waits the moving average spans.
+MEMORY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ def forecast(view: EngineView, cost: Cost | None = None) -> dict[str, Standing]:
     def grow(flow: str, units: int) -> None:
         scores[flow] = scores.get(flow, 0) + units * UNIT * WEIGHT_NORMAL // weights.get(flow, WEIGHT_NORMAL)
 
-    free_ms = [0] * max(view.slots - view.running_count, 0)
+    free_ms = []
     for running in view.running:
         whole = length(running.flow, running.granted)
         left = max(whole - running.output_tokens, whole // REMAINDER_DIVISOR)
@@ -54,16 +62,39 @@ def forecast(view: EngineView, cost: Cost | None = None) -> dict[str, Standing]:
     order = [(not queue[0].is_ranked, scores.get(flow, 0), flow) for flow, queue in queues.items()]
     heapq.heapify(order)
     standings: dict[str, Standing] = {}
-    while order and free_ms:
+    while order:
         is_last, _, flow = order[0]
         queued = queues[flow].popleft()
-        start_ms = heapq.heappop(free_ms)
         answer = length(flow, queued.granted)
-        heapq.heappush(free_ms, start_ms + view.first_ms + answer * view.token_us // 1000)
-        standings[queued.id] = Standing(len(standings), start_ms if view.token_us else None)
+        start_ms = None
+        if free_ms and view.token_us:
+            start_ms = free_ms[0]
+            heapq.heapreplace(free_ms, start_ms + view.first_ms + answer * view.token_us // 1000)
+        standings[queued.id] = Standing(len(standings), start_ms)
         grow(flow, queued.prompt_cost + cost.output * answer)
         if queues[flow]:
             heapq.heapreplace(order, (is_last, scores[flow], flow))
         else:
             heapq.heappop(order)
     return standings
+
+
+class Experience:
+    """How far estimates fell short lately, for each flow; corrects the next ones. Bounded by the number of people."""
+
+    def __init__(self) -> None:
+        # The logarithm of waited / estimated, a moving average.
+        self._shortfalls: dict[str, float] = {}
+
+    def learn(self, flow: str, estimated_ms: int, waited_ms: int) -> None:
+        """A request of this flow waited so long, from the moment of the (uncorrected) estimate."""
+        shortfall = math.log((waited_ms + NOISE_MS) / (estimated_ms + NOISE_MS))
+        before = self._shortfalls.get(flow, 0.0)
+        self._shortfalls[flow] = before + (min(max(shortfall, -SHORTFALL_MAX), SHORTFALL_MAX) - before) / MEMORY
+
+    def corrected(self, flow: str, standing: Standing) -> Standing:
+        """The standing with what was learned."""
+        if standing.wait_ms is None:
+            return standing
+        factor = math.exp(self._shortfalls.get(flow, 0.0))
+        return Standing(standing.ahead, int((standing.wait_ms + NOISE_MS) * factor - NOISE_MS * min(factor, 1)))

@@ -38,6 +38,7 @@ class Entry:
         prompt_cost: what reading the prompt costs, in service units (cost.py).
         output_tokens_max: the longest answer that it may give, which its budget must afford.
         output_tokens_min: a shorter one with which it is content, should the budget not afford more.
+        answers: how many it asks for; each takes a slot.
         is_revocable: whether its lease may be taken away for somebody who waits.
     """
 
@@ -52,6 +53,7 @@ class Entry:
     prompt_cost: int = 0
     output_tokens_max: int = 0
     output_tokens_min: int = 0
+    answers: int = 1
     is_revocable: bool = False
 
     def usage_fields(self) -> dict[str, str | int]:
@@ -69,7 +71,7 @@ class Entry:
         """Names and values, flat, as Redis takes them."""
         return [
             *(part for pair in self.usage_fields().items() for part in pair),
-            *("prompt_cost", self.prompt_cost, "revocable", int(self.is_revocable)),
+            *("prompt_cost", self.prompt_cost, "answers", self.answers, "revocable", int(self.is_revocable)),
             *("output_tokens_max", self.output_tokens_max, "output_tokens_min", self.output_tokens_min),
         ]
 
@@ -196,9 +198,9 @@ class Ledger:
         flat = [part for pair in event.items() for part in pair]
         await self._run("finish", request, engine, cost, *flat)
 
-    async def cancel(self, request: str, engine: str) -> None:
+    async def cancel(self, request: str) -> None:
         """Take back a request that has not begun."""
-        await self._run("cancel", request, engine)
+        await self._run("cancel", request)
 
     async def reap(self) -> list[str]:
         """Take back leases that nobody renewed; returns their requests."""

@@ -32,7 +32,7 @@ class Window:
         kv_tokens: the pool of tokens that hold memory, prompts and answers so far.
         answer_tokens: what an answer is taken to need until some were seen.
         sparse_cost_max: a flow is sparse while it has used less since it was idle, in cost units at the normal weight.
-        reserves_output: whether the engine sets the memory of the whole answer aside at once, as TGI does.
+        books_whole_answers: whether the engine sets the memory of the whole answer aside at once, as TGI does.
     """
 
     slots: int
@@ -41,7 +41,7 @@ class Window:
     kv_tokens: int = 0
     answer_tokens: int = ANSWER_TOKENS
     sparse_cost_max: int = SPARSE_COST_MAX
-    reserves_output: bool = False
+    books_whole_answers: bool = False
     is_reserve_standing: bool = False
 
     def fields(self) -> list[str | int]:
@@ -50,7 +50,12 @@ class Window:
             *("slots", self.slots, "reserved_slots", self.reserved_slots),
             *("prefill_tokens_max", self.prefill_tokens_max, "kv_tokens", self.kv_tokens),
             *("answer_tokens", self.answer_tokens, "sparse_cost_max", self.sparse_cost_max),
-            *("reserves_output", int(self.reserves_output), "is_reserve_standing", int(self.is_reserve_standing)),
+            *(
+                "books_whole_answers",
+                int(self.books_whole_answers),
+                "is_reserve_standing",
+                int(self.is_reserve_standing),
+            ),
         ]
 
 
@@ -60,7 +65,7 @@ def window_of(
     reserved_slots: int | None = None,
     prefill_tokens_max: int = 0,
     kv_tokens: int = 0,
-    reserves_output: bool = False,
+    books_whole_answers: bool = False,
 ) -> Window:
     """The window of an engine with so many slots.
 
@@ -75,7 +80,7 @@ def window_of(
         reserved_slots=min(reserved_slots, slots - 1),
         prefill_tokens_max=prefill_tokens_max,
         kv_tokens=kv_tokens,
-        reserves_output=reserves_output,
+        books_whole_answers=books_whole_answers,
         is_reserve_standing=slots >= STANDING_SLOTS_MIN,
         sparse_cost_max=min(SPARSE_COST_MAX, kv_tokens // POOL_PER_QUANTUM) if kv_tokens else SPARSE_COST_MAX,
     )

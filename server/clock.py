@@ -1,7 +1,7 @@
 """The one module that reads the clock, sleeps, and makes ids that hold a time.
 
 Everything else takes a `Clock`, so that a test can pass time without waiting for it. Lint bans `time` and
-`asyncio.sleep` elsewhere. Redis' own `TIME` rules what replicas share (quotas/lua/prelude.lua); this clock only
+`asyncio.sleep` elsewhere. Redis' own `TIME` rules what replicas share (quotas/lua/shared/keys.lua); this clock only
 measures durations within a replica and stamps rows.
 """
 

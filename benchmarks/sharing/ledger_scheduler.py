@@ -178,7 +178,7 @@ class LedgerScheduler:
     async def withdraw(self, job: Job, now_ms: float) -> None:
         """Take it back."""
         self._at(now_ms)
-        await self.ledger.cancel(job.id, job.engine)
+        await self.ledger.cancel(job.id)
 
     async def orders(self, now_ms: float) -> list[Order]:
         """Read the news of every replica."""

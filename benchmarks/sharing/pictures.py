@@ -1,11 +1,12 @@
-"""Pictures, as SVG: lines over time, and distributions."""
+"""Pictures of curves, as SVG."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import ceil, floor, log10
 
 WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 36, 44
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 44, 44
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 TICKS = 5
 
 Points = Sequence[tuple[float, float]]
@@ -15,53 +16,53 @@ def _text(x: float, y: float, words: str, anchor: str = "middle") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def _grid(x_max: float, y_max: float, x_words: str, y_words: str) -> list[str]:
-    parts = []
-    for tick in range(TICKS + 1):
-        x = LEFT + (WIDTH - LEFT - RIGHT) * tick / TICKS
-        y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * tick / TICKS
-        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#8884"/>')
-        parts.append(_text(x, HEIGHT - BOTTOM + 16, f"{x_max * tick / TICKS:g}"))
-        parts.append(_text(LEFT - 6, y + 4, f"{y_max * tick / TICKS:g}", "end"))
-    parts.append(_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_words))
-    parts.append(_text(LEFT, TOP - 20, y_words, "start"))
-    return parts
+def nice(value: float) -> float:
+    """A round number that is not smaller."""
+    step = 10.0 ** floor(log10(value))
+    return step * ceil(value / step)
 
 
-def lines(title: str, x_words: str, y_words: str, curves: Mapping[str, Points], *, named: int = len(COLOURS)) -> str:
-    """A picture of curves; the first `named` have a colour and a name, the others are thin and grey."""
+def _steps(values: Sequence[float], *, is_log: bool) -> list[float]:
+    """Where the lines of the grid are."""
+    if is_log:
+        powers = range(floor(log10(min(values))), ceil(log10(max(values))) + 1)
+        return [10.0**power for power in powers]
+    return [nice(max(values)) * tick / TICKS for tick in range(TICKS + 1)]
+
+
+def lines(title: str, x_words: str, y_words: str, curves: Mapping[str, Points], *, is_log: bool = False) -> str:
+    """A picture of some named curves; `is_log`: the y axis counts in powers of ten."""
     x_max = max(x for points in curves.values() for x, _ in points)
-    y_max = nice(max(y for points in curves.values() for _, y in points))
-    parts = _grid(x_max, y_max, x_words, y_words)
-    for number, (name, points) in reversed(list(enumerate(curves.items()))):
-        path = " ".join(
-            f"{LEFT + (WIDTH - LEFT - RIGHT) * x / x_max:.1f},"
-            f"{HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(y / y_max, 1):.1f}"
-            for x, y in points
-        )
-        colour = COLOURS[number % len(COLOURS)] if number < named else "#888"
-        width = 2 if number < named else 0.7
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
-        if number < named:
-            x = WIDTH - RIGHT - 8
-            parts.append(f'<g fill="{colour}">{_text(x, TOP + 14 + 16 * number, name, "end")}</g>')
-    body = "\n".join(parts)
+    steps = _steps([y for points in curves.values() for _, y in points], is_log=is_log)
+
+    def across(x: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * x / x_max
+
+    def up(y: float) -> float:
+        low, high = steps[0], steps[-1]
+        share = log10(y / low) / log10(high / low) if is_log else y / high
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
+
+    parts = [f'<g font-weight="bold">{_text(WIDTH / 2, 16, title)}</g>', _text(LEFT, TOP - 12, y_words, "start")]
+    for step in steps:
+        parts.append(f'<path d="M{LEFT} {up(step):.1f}H{WIDTH - RIGHT}" stroke="#8884"/>')
+        parts.append(_text(LEFT - 6, up(step) + 4, f"{step:g}", "end"))
+    ticks = [x_max * tick / TICKS for tick in range(TICKS + 1)]
+    parts += [_text(across(tick), HEIGHT - BOTTOM + 16, f"{tick:g}") for tick in ticks]
+    parts.append(_text((LEFT + WIDTH) / 2, HEIGHT - 8, x_words))
+    for number, (name, points) in enumerate(curves.items()):
+        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[number]}" stroke-width="2"/>')
+        x = WIDTH - RIGHT - 160 * (len(curves) - number - 1)
+        parts.append(f'<g fill="{COLOURS[number]}">{_text(x, TOP - 12, name, "end")}</g>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-size="12"'
-        f' font-family="sans-serif">\n'
-        f"<title>{escape(title)}</title>\n"
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>\n'
-        f'<g font-weight="bold">{_text(WIDTH / 2, 16, title)}</g>\n{body}\n</svg>\n'
+        f' font-family="sans-serif">\n<title>{escape(title)}</title>\n'
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
 
-def nice(value: float) -> float:
-    """A round number that is not smaller."""
-    step = 10.0 ** (len(str(int(value))) - 1)
-    return step * -(-value // step) if value >= 1 else 1.0
-
-
 def distribution(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Share of the values (in percent) against value, as steps are few."""
+    """Which value (the second) how many percent of all (the first) do not exceed."""
     ordered = sorted(values)
     return [(100 * rank / len(ordered), value) for rank, value in enumerate(ordered, 1)]

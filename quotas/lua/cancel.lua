@@ -1,10 +1,10 @@
 -- The client left before the request began: it uses nothing and leaves no event. Its turn may have come in this very
 -- moment; then the slot goes on to the next.
 --   ARGV[2]  request id
---   ARGV[3]  engine
 
-local id, engine = ARGV[2], ARGV[3]
+local id = ARGV[2]
 local entry = read(request_key(id))
+local engine = entry.engine
 if entry.state == "queued" then
   drop(id, engine, entry)
   dispatch(engine) -- it may have been the head that did not fit

@@ -3,11 +3,11 @@
 --   ARGV[3]  engine              ARGV[6]  "queued", or "running" for a stream that outlived the loss of Redis' state
 --   ARGV[4]  replica             ARGV[7]  the version of the quotas that the limits were read under
 --   ARGV[8…] names and values of the entry and of its limits
--- Returns {state, limit, its end in ms from now, output tokens granted (-1: as many as it likes), and of the budget
+-- Returns {state, limit, its end in ms from now, output tokens granted (-1: refused), and of the budget
 -- requests this minute, tokens this minute, day, month, ends of minute, day, month in ms from now}. The state is
 --   "running" or "queued"
 --   "stale"    the quotas have changed: read them again
---   "full"     the engine's queue is full (`limit` tells its length)
+--   "full"     the engine's queue is full (`limit` tells its length), and this flow has its part in that
 --   "crowded"  this flow's queue is full (likewise)
 --   "limited"  the named budget does not allow it before it ends; if that is 0, never
 
@@ -37,11 +37,10 @@ if ARGV[6] == "queued" then
   if ARGV[7] ~= (redis.call("GET", prefix .. "policy_version") or "") then
     return answer("stale")
   end
-  local length = redis.call("ZCARD", queue_key(engine))
-  if length >= tonumber(ARGV[5]) then
+  local length, own_length = redis.call("ZCARD", queue_key(engine)), waiting_of(flow)
+  if own_length > 0 and length >= tonumber(ARGV[5]) then
     return answer("full", tostring(length))
   end
-  local own_length = waiting_of(flow)
   if own_length >= (tonumber(given.queue_length_max) or math.huge) then
     return answer("crowded", tostring(own_length))
   end
@@ -72,11 +71,10 @@ if ARGV[6] == "running" then
   start(id, engine, given, window)
 else
   if given.revocable ~= "1" and is_sparse(flow, engine) then
+    redis.call("ZREMRANGEBYSCORE", prefix .. "sparse:" .. engine, "-inf", now - SPARSE_REMEMBERED_MS)
     redis.call("ZADD", prefix .. "sparse:" .. engine, now, flow)
   end
-  local number = redis.call("INCR", prefix .. "sequence")
-  redis.call("ZADD", queue_key(engine), number, id)
-  redis.call("ZADD", queue_key(engine, flow), number, id)
+  join_queue(id, engine, flow, given.revocable == "1")
   rank(flow)
   dispatch(engine, id)
 end

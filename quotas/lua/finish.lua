@@ -5,8 +5,6 @@
 
 local id, engine = ARGV[2], ARGV[3]
 local entry, event = read(request_key(id)), named(5)
-local fields = { unpack(ARGV, 5) }
-settle(fields)
 if entry.state == "queued" then
   -- A Redis that crashed may have lost its last second, and with it the news that this one was running.
   leave_queue(id, engine, entry.user)
@@ -22,4 +20,5 @@ if entry.state then
   end
   dispatch_after(engine, entry.user)
 end
+settle({ unpack(ARGV, 5) })
 return 1

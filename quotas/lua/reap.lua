@@ -39,8 +39,28 @@ local function forget_queued_of_the_dead(engine)
   end
 end
 
+-- What those that run hold together, made anew: a record that was lost cannot be subtracted.
+local function recount(engine)
+  local sums = { slots = 0, prefill = 0, kv = 0 }
+  for _, id in ipairs(redis.call("ZRANGE", running_key(engine), 0, -1)) do
+    local entry = redis.call("HMGET", request_key(id), "answers", "prefill", "kv")
+    sums.slots = sums.slots + (tonumber(entry[1]) or 0)
+    sums.prefill = sums.prefill + (tonumber(entry[2]) or 0)
+    sums.kv = sums.kv + (tonumber(entry[3]) or 0)
+  end
+  redis.call("HSET", live_key(engine), "slots", sums.slots, "prefill", sums.prefill, "kv", sums.kv)
+end
+
 local function abandon(id, engine)
   local entry = read(request_key(id))
+  if not entry.state then
+    -- A foreign Redis that evicts keys: there is nothing to settle, but the slot goes on.
+    redis.call("ZREM", running_key(engine), id)
+    redis.call("ZREM", prefix .. "revocable:" .. engine, id)
+    redis.call("SREM", prefix .. "revoked:" .. engine, id)
+    recount(engine)
+    return
+  end
   local event = { "id", id, "outcome", "abandoned" }
   for name, value in pairs(entry) do
     event[#event + 1] = name

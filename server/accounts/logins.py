@@ -108,8 +108,12 @@ class Logins:
     async def log_out(self, token: str) -> None:
         """End a session."""
         async with self._database.transaction() as session:
-            await session.execute(delete(LoginSession).where(LoginSession.token_hash == digest(token)))
-        await self._access.announce()
+            ended = await session.scalar(
+                delete(LoginSession).where(LoginSession.token_hash == digest(token)).returning(LoginSession.user_id)
+            )
+        # Not for a made-up cookie: strangers must not make everybody's memory stale.
+        if ended is not None:
+            await self._access.announce()
 
 
 def _principal(user: User) -> Principal:

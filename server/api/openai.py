@@ -118,10 +118,13 @@ async def _answer(
     tell = reply.tell if model_request.is_stream else None
     try:
         await reply.hold(await pipeline.answer(model_request, identify, scope.stack, tell))
-    except WirthforgeError as error:
+    except Exception as error:
         if not reply.has_begun:
             raise
-        return reply.broken(error)
+        if isinstance(error, WirthforgeError):
+            return reply.broken(error)
+        log.error("bug", exc_info=error)
+        return reply.broken(WirthforgeError("The server made a mistake. Its log says more."))
     return reply
 
 

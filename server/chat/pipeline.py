@@ -11,6 +11,7 @@ until it is collected; the stack is unwound at once, whatever happens.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -39,6 +40,7 @@ QUOTA_READS_MAX = 5
 # one a character, and so many for the template.
 CHARACTERS_PER_TOKEN = 4
 TEMPLATE_TOKENS_MAX = 4096
+INPUT_TOKENS_MAX = 1 << 31
 # Events that hold no token are counted until the engine reports; so much is forgiven.
 OVERSHOOT_TOKENS_MAX = 8
 TAKEN: dict[Taken, tuple[str, str]] = {
@@ -101,7 +103,7 @@ class Pipeline:
         try:
             reply = await _opened(request, route, lease)
             stack.callback(reply.close)
-            lease.on_taken = reply.close
+            lease.on_taken = partial(_give_up, reply, lease)
             if request.surface not in STREAMED:
                 return Answer(headers, body=await _whole(reply, lease))
             stream = _forward(reply, lease, Meter(shows_usage=request.wants_usage or not request.is_stream))
@@ -134,6 +136,9 @@ class Pipeline:
 
     def _entry(self, request: ModelRequest, principal: Principal, route: Route, limits: Limits) -> Entry:
         bounds = bounds_of(request, route.model, limits)
+        # The estimate may be far too high, the engine takes no more than its context.
+        context = route.model.context_tokens or request.input_tokens
+        input_tokens = min(request.input_tokens, context * request.answers, INPUT_TOKENS_MAX)
         return Entry(
             id=str(request.id),
             engine=route.engine.name,
@@ -141,11 +146,12 @@ class Pipeline:
             surface=request.surface,
             user=str(principal.id),
             key=str(principal.key_id or ""),
-            input_tokens=request.input_tokens,
+            input_tokens=input_tokens,
             started_at_ms=int(self._clock.now().timestamp() * 1000),
-            prompt_cost=self._cost(request.model).of(request.input_tokens, 0),
+            prompt_cost=self._cost(request.model).of(input_tokens, 0),
             output_tokens_max=bounds.most,
             output_tokens_min=bounds.least,
+            answers=request.answers,
             is_revocable=request.is_revocable,
         )
 
@@ -178,6 +184,12 @@ async def _opened(request: ModelRequest, route: Route, lease: Lease) -> Reply:
 def _taken(reason: Taken) -> Unavailable:
     code, sentence = TAKEN[reason]
     return Unavailable(sentence, code=code, retry_after_s=1)
+
+
+def _give_up(reply: Reply, lease: Lease) -> None:
+    """End now, also where the client takes nothing and nobody reads the engine's stream."""
+    reply.close()
+    _fail(lease)
 
 
 def _fail(lease: Lease) -> None:

@@ -20,6 +20,7 @@ ROOMS = {
     "key": "keys",
     "quota": "quotas",
     "models": "models",
+    "bench": "bench",
     "doctor": "doctor",
     "openapi": "schema",
 }

@@ -5,8 +5,10 @@ not say is taken as nothing to say.
 """
 
 import re
+from collections.abc import Iterable
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from server.messages import Pressure
 
@@ -25,18 +27,25 @@ def read_pressure(page: str) -> Pressure | None:
     Raises:
         ValueError: it is no Prometheus page.
     """
+    try:
+        samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    except (ValueError, IndexError, KeyError, TypeError) as error:  # what the parser raises on rubbish
+        raise ValueError("no Prometheus page") from error
+    return _pressure(samples)
+
+
+def _pressure(samples: Iterable[Sample]) -> Pressure | None:
     waiting: float | None = None
     preempted = kv_tokens = 0.0
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
-            if sample.name in WAITING:
-                waiting = (waiting or 0) + sample.value
-            elif sample.name in PREEMPTED:
-                preempted += sample.value
-            elif sample.name in KV_TOKENS:
-                kv_tokens = max(kv_tokens, sample.value)
-            elif sample.name == CACHE_CONFIG:
-                kv_tokens = max(kv_tokens, _kv_tokens(sample.labels))
+    for sample in samples:
+        if sample.name in WAITING:
+            waiting = (waiting or 0) + sample.value
+        elif sample.name in PREEMPTED:
+            preempted += sample.value
+        elif sample.name in KV_TOKENS:
+            kv_tokens = max(kv_tokens, sample.value)
+        elif sample.name == CACHE_CONFIG:
+            kv_tokens = max(kv_tokens, _kv_tokens(sample.labels))
     numbers = (waiting or 0, preempted, kv_tokens)
     if waiting is None or not all(0 <= number < 1 << 53 for number in numbers):
         return None

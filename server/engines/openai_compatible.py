@@ -102,6 +102,7 @@ class OpenAICompatible:
 
     async def probe(self) -> tuple[ServedModel, ...]:
         """List the models, and take over the number of slots if the engine tells it."""
+        self._has_metrics = True
         body = await self._get(f"{self.base_url}/models")
         try:
             models = msgspec.json.decode(body, type=_ModelList).data or ()
@@ -123,7 +124,7 @@ class OpenAICompatible:
             self.slots = _count(properties.get("total_slots")) or self.slots
 
     async def pressure(self) -> Pressure | None:
-        """From the Prometheus page, which engines have outside of /v1. One that has none is not asked again."""
+        """From the Prometheus page outside of /v1. An engine that has none is asked again after the next probe."""
         if not self._has_metrics:
             return None
         try:

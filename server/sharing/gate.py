@@ -67,16 +67,22 @@ class QuotasChanged(Exception):
 
 
 class _Waiting:
-    """A request in the queue; `turn` is set when it may run."""
+    """A request in the queue; `turn` is set when it may run, or why it may not after all."""
 
     def __init__(self, asking: Asking) -> None:
         self.entry = asking.entry
         self.limits = asking.limits
+        # Until then the ledger may not have heard of it.
+        self.has_entered = False
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
         if not self.turn.done():
             self.turn.set_result(None)
+
+    def turn_away(self, error: WirthforgeError) -> None:
+        if not self.turn.done():
+            self.turn.set_exception(error)
 
 
 class Gate:
@@ -127,6 +133,7 @@ class Gate:
             admission = await self._enter(asking)
             _heed_cancellation()
             if admission.state == "queued":
+                waiting.has_entered = True
                 await self._wait(waiting, asking, budget_headers(asking.limits, admission.budget))
             elif admission.state != "running":
                 await self._refuse(admission, asking)
@@ -188,16 +195,23 @@ class Gate:
 
     async def _wait(self, waiting: _Waiting, asking: Asking, headers: Mapping[str, str]) -> None:
         """Until it is this one's turn. Raises TimeoutError after `queue_wait_ms_max`."""
-        pause_ms = TELL_FIRST_MS
+        pause_ms, entry = TELL_FIRST_MS, asking.entry
+        # The first estimate, and when it was made.
+        told: tuple[int, int] | None = None
         async with asyncio.timeout(self._settings.queue_wait_ms_max / 1000):
             while not (await asyncio.wait([waiting.turn], timeout=pause_ms / 1000))[0]:
                 _heed_cancellation()
                 pause_ms = TELL_MS
-                if asking.tell is None:
-                    continue
                 with suppress(RedisError, OSError):
-                    if (standing := await self._outlook.standing(asking.entry.id)) is not None:
+                    standing = await self._outlook.standing(entry.id, entry.user)
+                    if told is None and (estimate_ms := self._outlook.estimate_ms(entry.id)) is not None:
+                        told = estimate_ms, self._clock.monotonic_ms()
+                    if asking.tell is not None and standing is not None:
                         await asking.tell(standing, headers)
+        waiting.turn.result()
+        if told is not None:
+            estimate_ms, then_ms = told
+            self._outlook.learn(entry.user, estimate_ms, self._clock.monotonic_ms() - then_ms)
 
     def _hurry(self, lease: Lease) -> None:
         """Its prompt is read: another may be, if one waits."""
@@ -207,7 +221,7 @@ class Gate:
 
     def _leave(self, entry: Entry) -> None:
         if self._ends.qsize() < LEAVES_MAX:
-            self._ends.put_nowait(lambda: self._ledger.cancel(entry.id, entry.engine))
+            self._ends.put_nowait(lambda: self._ledger.cancel(entry.id))
 
     def _settle(self, lease: Lease, outcome: Outcome) -> None:
         event, cost = lease.event(outcome), lease.cost
@@ -257,13 +271,16 @@ class Gate:
         match await self._ledger.news(self._replica, LISTEN_MS):
             case ("run", request) if request in self._waiting:
                 self._waiting[request].wake()
+            case ("run", request) if request not in self._leases:
+                # Its client left, and Redis heard of that before it heard of the request, or forgot it.
+                self._ends.put_nowait(lambda: self._ledger.cancel(request))
             case ("revoke", request) if request in self._leases:
                 self._leases[request].take_away("revoked")
             case _:
                 pass
 
     async def _report(self) -> None:
-        waits = [Progress(request, 0, -1) for request in self._waiting]
+        waits = [Progress(request, 0, -1) for request, waiting in self._waiting.items() if waiting.has_entered]
         streams = [lease.progress for lease in self._leases.values() if lease.taken is None]
         for request, fact in await self._ledger.charge(self._replica, [*streams, *waits]):
             await self._learn(request, fact)
@@ -299,6 +316,8 @@ class Gate:
                 self._leave(known.entry)  # it ended while it was being entered again
             elif waiting is not None and admission.state == "running":
                 waiting.wake()
+            elif waiting is not None and admission.state != "queued":
+                waiting.turn_away(refusal(admission, known.limits))
 
     async def _tend(self) -> None:
         for engine, window in list(self._windows.items()):  # another may come while Redis answers

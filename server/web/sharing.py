@@ -2,7 +2,9 @@
 
 import asyncio
 import math
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -18,14 +20,12 @@ from quotas.ledger import Ledger
 from quotas.policy import Limits
 from server.accounts.authentication import Authentication
 from server.accounts.quotas import Quotas
-from server.errors import Unavailable, WirthforgeError
+from server.errors import NotAuthenticated, Unavailable
 from server.messages import Principal
 from server.sharing.outlook import Outlook
 
 PUSH_EVERY_MS = 1_000
-# How often a socket asks whether its person is still logged in.
-PUSHES_PER_LOGIN_CHECK = 30
-SOCKETS_MAX = 256
+SOCKETS_PER_PERSON_MAX = 16
 # Close codes: HTTP's status behind a 4, as is the custom.
 NOT_LOGGED_IN = 4401
 AWAY = 4503
@@ -106,7 +106,7 @@ class Shares:
             for engine in view.engines:
                 for queued in engine.queued:
                     if queued.flow == flow:
-                        standing = await self._outlook.standing(queued.id)
+                        standing = await self._outlook.standing(queued.id, flow)
                         ahead, wait_ms = (standing.ahead, standing.wait_ms) if standing else (None, None)
                         requests.append(
                             OwnRequest(UUID(queued.id), queued.model, engine.name, "queued", ahead, wait_ms)
@@ -152,43 +152,39 @@ class Sockets:
     def __init__(self, shares: Shares, authentication: Authentication) -> None:
         self._shares = shares
         self._authentication = authentication
-        self._open = 0
+        self._open: Counter[UUID] = Counter()
 
     async def serve(self, socket: WebSocket[Any, Any, Any]) -> None:
         """Push one's share whenever it has changed, until the browser or the login is gone."""
-        principal = await self._principal(socket)
         await socket.accept()
-        if principal is None:
-            await socket.close(NOT_LOGGED_IN, "Log in first.")
-        elif self._open >= SOCKETS_MAX:
-            await socket.close(AWAY, "Too many pages watch. Ask for /api/share instead.")
-        else:
-            self._open += 1
-            gone = asyncio.create_task(_until_gone(socket))
-            try:
-                await self._push(socket, principal, gone)
-            finally:
-                gone.cancel()
-                self._open -= 1
-
-    async def _principal(self, socket: WebSocket[Any, Any, Any]) -> Principal | None:
+        gone = asyncio.create_task(_until_gone(socket))
         try:
-            return await self._authentication.find(socket)
-        except WirthforgeError:
-            return None
+            principal = await self._authentication.recall(socket)
+            with self._counted(principal):
+                await self._push(socket, gone)
+        except NotAuthenticated as error:
+            await socket.close(NOT_LOGGED_IN, error.message)
+        except Unavailable as error:
+            await socket.close(AWAY, error.message)
+        finally:
+            gone.cancel()
 
-    async def _push(self, socket: WebSocket[Any, Any, Any], principal: Principal, gone: asyncio.Task[None]) -> None:
-        last, pushes = b"", 0
+    @contextmanager
+    def _counted(self, principal: Principal) -> Iterator[None]:
+        if self._open[principal.id] >= SOCKETS_PER_PERSON_MAX:
+            raise Unavailable("Too many of your pages watch. Ask for /api/share instead.")
+        self._open[principal.id] += 1
+        try:
+            yield
+        finally:
+            self._open[principal.id] -= 1
+            self._open += Counter()  # forgets those at zero
+
+    async def _push(self, socket: WebSocket[Any, Any, Any], gone: asyncio.Task[None]) -> None:
+        last = b""
         while not gone.done():
-            pushes += 1
-            if pushes % PUSHES_PER_LOGIN_CHECK == 0 and await self._principal(socket) != principal:
-                await socket.close(NOT_LOGGED_IN, "Log in again.")
-                return
-            try:
-                share = await self._shares.of(principal)
-            except Unavailable as error:
-                await socket.close(AWAY, error.message)
-                return
+            share = await self._shares.of(await self._authentication.recall(socket))
+            # The end of a window comes nearer all the time; that alone is no news.
             seen = msgspec.json.encode(replace(share, budgets=[(one.name, one.used) for one in share.budgets]))
             if seen != last:
                 await socket.send_text(msgspec.json.encode(share).decode())

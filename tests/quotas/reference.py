@@ -64,7 +64,7 @@ class Box:
     told_ms: dict[str, int] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)  # in order of arrival
     flows: defaultdict[str, Flow] = field(default_factory=lambda: defaultdict(Flow))
-    turn: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    turn: int = 0
     lifted: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     sparse_seen: defaultdict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     used: defaultdict[tuple[str, str, str], int] = field(default_factory=lambda: defaultdict(int))
@@ -85,6 +85,10 @@ class Box:
             if not request.is_running and request.entry.engine == engine and flow in {None, request.entry.user}
         ]
 
+    def own_queue(self, engine: str, flow: str) -> list[str]:
+        """Requests of a flow that wait for an engine; those that may be stopped come last."""
+        return sorted(self.queued(engine, flow), key=lambda name: self.requests[name].entry.is_revocable)
+
     def running(self, engine: str) -> list[str]:
         """Requests that run on an engine."""
         return [
@@ -101,9 +105,11 @@ class Box:
         return sorted(ranked, key=lambda name: (self._score(name, engine), name))
 
     def _score(self, name: str, engine: str) -> int:
-        """Sparse flows stand a quantum ahead of their counter."""
+        """Sparse flows stand a quantum ahead of their counter, unless what they wait for has time."""
         flow, quantum = self.flows[name], self.windows[engine].sparse_cost_max * UNIT
-        return flow.served[engine] - (quantum if flow.spent < quantum else 0)
+        queue = self.own_queue(engine, name)
+        has_time = bool(queue) and self.requests[queue[0]].entry.is_revocable
+        return flow.served[engine] - (quantum if flow.spent < quantum and not has_time else 0)
 
     def is_alive(self, replica: str) -> bool:
         """Whether it was heard of lately."""
@@ -115,7 +121,7 @@ class Box:
         flow, others = self.flows[name], [self.flows[other] for other in self.ranking(engine)]
         poorest = min(others, key=lambda other: other.served[engine], default=None)
         if poorest is None:
-            level = self.turn[engine] - UNIT
+            level = self.turn - UNIT
         elif engine in poorest.fresh:
             level = max(poorest.served[engine], self.lifted[engine]) + 1
         else:
@@ -185,18 +191,20 @@ class Box:
         running = [self.requests[other] for other in self.running(engine)]
         is_sparse = self._is_sparse(entry, window)
         others = [at for flow, at in self.sparse_seen[engine].items() if flow != entry.user]
-        kept = 0
         is_expected = window.is_reserve_standing or any(at > self.now_ms - SPARSE_REMEMBERED_MS for at in others)
-        if not is_sparse and is_expected:
-            kept = max(min(window.reserved_slots, window.slots - 1), 0)
-        if len(running) >= window.slots - kept:
+        reserved = max(min(window.reserved_slots, window.slots - 1), 0)
+        kept = reserved if is_expected else 0
+        if is_sparse and len(self.holds(entry.user)) < reserved:
+            kept = 0
+        left = window.slots - kept - sum(request.entry.answers for request in running)
+        if left < 1 or (running and left < entry.answers):
             return "slots"
         if not running:
             return None
         prefill = sum(request.prefill for request in running)
-        if not is_sparse and window.prefill_tokens_max and prefill:
-            if prefill + entry.input_tokens > window.prefill_tokens_max:
-                return "prefill"
+        prefill_max = window.prefill_tokens_max if prefill and not is_sparse else 0
+        if prefill_max and prefill + entry.input_tokens > prefill_max:
+            return "prefill"
         kv = sum(request.kv for request in running) + self._kv_need(self.requests[name], window)
         kv_max = window.kv_tokens if is_sparse else window.kv_tokens * 95 // 100
         if kv_max and kv + UNREPORTED_TOKENS * (len(running) + 1) > kv_max:
@@ -205,8 +213,10 @@ class Box:
 
     @staticmethod
     def _kv_need(request: Request, window: Window) -> int:
-        answer = request.granted if window.reserves_output else min(window.answer_tokens // 2, request.granted)
-        return request.entry.input_tokens + answer
+        half = window.answer_tokens // 2 * request.entry.answers
+        return request.entry.input_tokens + (
+            request.granted if window.books_whole_answers else min(half, request.granted)
+        )
 
     def _start(self, name: str) -> None:
         request = self.requests[name]
@@ -216,7 +226,7 @@ class Box:
         request.kv = self._kv_need(request, window)
         self.dispatches += 1
         request.order = self.dispatches
-        self.turn[entry.engine] = max(self.turn[entry.engine], self.flows[entry.user].served[entry.engine])
+        self.turn = max(self.turn, self.flows[entry.user].served[entry.engine])
         self._charge(entry.user, entry.prompt_cost)
         self._rank(entry.user)
 
@@ -240,14 +250,14 @@ class Box:
 
     def _dispatch(self, engine: str, caller: str | None = None) -> None:
         while ranking := self.ranking(engine):
-            name = self.queued(engine, ranking[0])[0]
+            name = self.own_queue(engine, ranking[0])[0]
             request = self.requests[name]
             if not self.is_alive(request.replica):
                 self._drop(name)
                 continue
             gate = self.closed_gate(name)
             if gate is not None:
-                if gate == "slots" and self._is_sparse(request.entry, self.windows[engine]):
+                if self._is_sparse(request.entry, self.windows[engine]):
                     self._revoke(engine)
                 return
             self._start(name)
@@ -274,9 +284,9 @@ class Box:
         self.alive[replica] = self.now_ms + ALIVE_MS
         known = self.requests.get(entry.id)
         if known is None:
-            if len(self.queued(entry.engine)) >= length_max:
-                return "full"
             waiting = sum(len(self.queued(engine, entry.user)) for engine in self.windows)
+            if waiting and len(self.queued(entry.engine)) >= length_max:
+                return "full"
             if limits.queue_length_max is not None and waiting >= limits.queue_length_max:
                 return "crowded"
             granted = self._affordable(entry, limits)
@@ -360,20 +370,12 @@ class Box:
             del self.alive[replica]
             self.go[replica].clear()
         for engine in sorted(self.windows):
-            if dead:
-                for name in self.queued(engine):
-                    if not self.is_alive(self.requests[name].replica):
-                        self._drop(name)
-            ending = [
-                name for name in expired if (request := self.requests.get(name)) and request.entry.engine == engine
-            ]
+            orphans = [name for name in self.queued(engine) if not self.is_alive(self.requests[name].replica)]
+            for name in orphans if dead else []:
+                self._drop(name)
+            ending = [name for name in expired if name in self.requests and self.requests[name].entry.engine == engine]
             for name in sorted(ending, key=lambda name: (self.requests[name].deadline_ms, name)):
-                request = self.requests.pop(name)
-                self.settled.append(name)
-                self.reaped.add(name)
-                self._give_back(request, request.entry.input_tokens + request.output_tokens)
-                self._rank(request.entry.user)
-                self._rest(request.entry.user)
+                self._abandon(name)
         for engine in sorted(self.windows):
             self._dispatch(engine)
             is_used = any(request.entry.engine == engine for request in self.requests.values())
@@ -381,8 +383,16 @@ class Box:
                 self._forget(engine)
         return expired
 
+    def _abandon(self, name: str) -> None:
+        request = self.requests.pop(name)
+        self.settled.append(name)
+        self.reaped.add(name)
+        self._give_back(request, request.entry.input_tokens + request.output_tokens)
+        self._rank(request.entry.user)
+        self._rest(request.entry.user)
+
     def _forget(self, engine: str) -> None:
         """Nobody speaks of it any more."""
         del self.windows[engine]
-        for memory in (self.turn, self.lifted, self.sparse_seen):
+        for memory in (self.lifted, self.sparse_seen):
             memory.pop(engine, None)

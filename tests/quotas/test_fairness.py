@@ -301,7 +301,7 @@ async def test_a_request_that_leaves_gives_its_cost_back(yard: Yard) -> None:
     before = await yard.served("ann")
     await yard.end((await yard.running())[0])
     assert await yard.served("ann") == before + 500_000
-    await yard.ledger.cancel(waits, "a")
+    await yard.ledger.cancel(waits)
     assert await yard.served("ann") == before
     assert await yard.running() == []
 

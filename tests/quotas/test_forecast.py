@@ -28,6 +28,7 @@ def views(draw: st.DrawFn) -> EngineView:
     return EngineView(
         name="a",
         slots=draw(st.integers(0, 6)),
+        kept_slots=draw(st.sampled_from([0, 0, 1, 2])),
         waiting=len(queued) + draw(st.integers(0, 5)),
         running_count=len(running) + draw(st.integers(0, 5)),
         token_us=draw(st.sampled_from([0, 1, 30_000])),
@@ -50,6 +51,7 @@ def engine(**changes: object) -> EngineView:
     idle = EngineView(
         name="a",
         slots=1,
+        kept_slots=0,
         waiting=0,
         running_count=0,
         token_us=10_000,
@@ -71,7 +73,8 @@ def queue_of(*users: str) -> tuple[Queued, ...]:
 def test_everybody_has_a_place(view: EngineView) -> None:
     """Places are 0, 1, 2 and so on, waits never fall along them, and one's own come in order of arrival."""
     standings = forecast(view)
-    if not (view.slots > view.running_count or view.running):
+    free = view.slots - view.kept_slots - view.running_count
+    if free <= 0 and len(view.running) <= -free:
         assert standings == {}
         return
     assert standings.keys() == {queued.id for queued in view.queued}
@@ -160,6 +163,15 @@ def test_a_dear_model_counts_for_more() -> None:
     lazy = replace(view, flows=(FlowView("ann", 0, 100, 0), FlowView("bob", 10**7, 100, 0)))
     assert forecast(lazy, Cost(1, 2))["q2"].ahead == 2
     assert forecast(lazy, Cost(1, 200))["q2"].ahead == 1
+
+
+def test_a_slot_that_is_kept_is_not_waited_for() -> None:
+    """Of two answers the first that ends makes up for the slot that is kept, the second gives the turn."""
+    running = (Running("x", "hog", "m", 90, 1_000), Running("y", "hog", "m", 20, 1_000))
+    view = engine(slots=2, running_count=2, running=running, queued=queue_of("hog"))
+    assert forecast(view)["q0"].wait_ms == 120
+    assert forecast(replace(view, kept_slots=1))["q0"].wait_ms == 800
+    assert forecast(replace(view, slots=3, kept_slots=1))["q0"].wait_ms == 120
 
 
 def test_an_engine_that_is_gone_tells_nothing() -> None:

@@ -90,6 +90,33 @@ async def test_a_reserve_never_closes_an_engine(redis: Redis, slots: int, reserv
     assert len(await yard.running()) == max(slots - reserved, 1)
 
 
+async def test_a_guest_takes_no_more_of_the_reserve_than_there_is(yard: Yard) -> None:
+    """One who asks many small things at once leaves the last kept slot to the next guest."""
+    await yard.window(slots=4, reserved_slots=1, sparse_cost_max=SPARSE_COST_MAX)
+    await _guest(yard)
+    names = [await yard.ask("many") for _ in range(5)]
+    assert await yard.running() == names[:3]
+    other = await yard.ask("other")
+    assert await yard.running() == [*names[:3], other]
+
+
+async def test_answers_of_one_request_take_a_slot_each(yard: Yard) -> None:
+    """Who asks for three at once waits for three, and one that is larger than the engine is served alone."""
+    await yard.window(slots=4)
+    first = await yard.ask("ann", answers=2)
+    three = await yard.ask("ann", answers=3)
+    assert await yard.running() == [first]
+    await yard.end(first)
+    huge = await yard.ask("ann", answers=9)
+    small = await yard.ask("ann")
+    assert await yard.running() == [three]
+    await yard.end(three)
+    assert await yard.running() == [huge]
+    await yard.end(huge)
+    assert await yard.running() == [small]
+    assert await yard.held("slots") == 1
+
+
 async def test_being_sparse_is_earned_by_service_not_by_numbers(yard: Yard) -> None:
     """Many small requests at once are sparse until they have used a quantum together, on all engines."""
     await yard.window(slots=9, reserved_slots=1, sparse_cost_max=40, is_reserve_standing=True)
@@ -161,7 +188,7 @@ async def test_a_prompt_that_ends_without_a_token_is_not_held(yard: Yard, how: s
     if how == "end":
         await yard.end(first, outcome="cancelled")
     elif how == "cancel":
-        await yard.ledger.cancel(first, "a")
+        await yard.ledger.cancel(first)
     else:
         for _ in range(4):
             await yard.ledger.charge("one", [])
@@ -184,7 +211,7 @@ async def test_sparse_flows_are_free_of_the_prefill_gate(yard: Yard) -> None:
 
 async def test_answers_that_are_set_aside_at_once_fit_together(yard: Yard) -> None:
     """An engine that reserves whole answers gets as many as its memory holds, less a little; an end makes room."""
-    await yard.window(slots=8, kv_tokens=1_000, reserves_output=True)
+    await yard.window(slots=8, kv_tokens=1_000, books_whole_answers=True)
     names = [await yard.ask("ann", prompt=100, answer=200) for _ in range(5)]
     assert await yard.running() == names[:3]
     assert await yard.held("kv") == 900
@@ -220,8 +247,8 @@ async def test_sparse_flows_may_fill_the_pool(yard: Yard) -> None:
     """The last twentieth of the memory is theirs."""
     await yard.window(slots=8, kv_tokens=1_000, sparse_cost_max=500)
     await yard.ask("hog", prompt=900, answer=0)
-    hog = await yard.ask("hog", prompt=90, answer=0)
-    guest = await yard.ask("guest", prompt=90, answer=0)
+    hog = await yard.ask("hog", prompt=80, answer=0)
+    guest = await yard.ask("guest", prompt=80, answer=0)
     assert guest in await yard.running()
     assert await yard.queued() == [hog]
 
@@ -233,23 +260,23 @@ async def test_sparse_flows_may_fill_the_pool(yard: Yard) -> None:
     st.sampled_from([0, 200]),
 )
 async def test_nothing_is_held_when_nothing_runs(
-    redis: Redis, requests: list[tuple[int, int, bool]], reserves_output: bool, prefill: int
+    redis: Redis, requests: list[tuple[int, int, bool]], books_whole_answers: bool, prefill: int
 ) -> None:
     """Whatever entered, grew, was cancelled and ended: prefill and memory are empty in the end, and no slot is used."""
     yard = Yard(redis)
-    await yard.window(slots=3, kv_tokens=900, reserves_output=reserves_output, prefill_tokens_max=prefill)
+    await yard.window(slots=3, kv_tokens=900, books_whole_answers=books_whole_answers, prefill_tokens_max=prefill)
     lengths = {}
     for number, (prompt, answer, leaves) in enumerate(requests):
         name = await yard.ask(f"u{number % 3}", prompt=prompt, answer=answer)
         lengths[name] = answer
         if leaves:
-            await yard.ledger.cancel(name, "a")
+            await yard.ledger.cancel(name)
     while running := await yard.running():
         for name in running:
             await yard.stream(name, lengths[name])
         await yard.end(running[0])
     assert await yard.queued() == []
-    assert (await yard.held("prefill"), await yard.held("kv")) == (0, 0)
+    assert [await yard.held(kind) for kind in ("slots", "prefill", "kv")] == [0, 0, 0]
 
 
 # Revocation.
@@ -294,12 +321,29 @@ async def test_no_lease_is_taken_for_heavy_or_revocable_requests(yard: Yard) -> 
     assert await yard.running() == hog
 
 
-async def test_a_lease_is_not_taken_where_memory_is_short(yard: Yard) -> None:
-    """A free slot is no reason to stop anybody."""
+async def test_a_lease_is_taken_where_memory_is_short(yard: Yard) -> None:
+    """Whatever it is that the guest lacks, the place of the one that may be stopped has it."""
     await yard.window(slots=4, kv_tokens=1_000, sparse_cost_max=100)
-    await yard.ask("hog", prompt=990, is_revocable=True)
-    await yard.ask("guest", prompt=50)
-    assert await yard.news() == []
+    hog = await yard.ask("hog", prompt=970, is_revocable=True)
+    guest = await yard.ask("guest", prompt=50)
+    assert await yard.news() == [("revoke", hog)]
+    await yard.end(hog, outcome="revoked")
+    assert await yard.running() == [guest]
+
+
+async def test_a_record_that_is_lost_gives_its_place_back(yard: Yard) -> None:
+    """In a Redis that evicts keys a running request may vanish: its slot, prompt and memory are free a lease later."""
+    await yard.window(slots=2, prefill_tokens_max=10, kv_tokens=500)
+    await yard.pass_ms(1_000)
+    lost = await yard.ask("ann", prompt=300, answer=0)
+    await yard.redis.delete(f"{yard.prefix}request:{lost}")
+    for _ in range(4):
+        yard.ledger.now_ms = yard.now_ms + 2_000
+        await yard.ledger.reap()
+    assert await yard.running() == []
+    assert [await yard.held(kind) for kind in ("slots", "prefill", "kv")] == [0, 0, 0]
+    names = [await yard.ask("bob", prompt=4, answer=0) for _ in range(2)]
+    assert await yard.running() == names
 
 
 async def test_a_revoked_lease_that_its_replica_never_ends_does_not_stop_others(yard: Yard) -> None:

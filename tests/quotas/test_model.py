@@ -29,7 +29,7 @@ windows = st.builds(
     kv_tokens=st.sampled_from([0, 0, 120]),
     answer_tokens=st.integers(0, 40),
     sparse_cost_max=st.sampled_from([0, 40, 400]),
-    reserves_output=st.booleans(),
+    books_whole_answers=st.booleans(),
     is_reserve_standing=st.booleans(),
 )
 limits = st.builds(
@@ -46,7 +46,7 @@ numbers = st.sampled_from(NUMBERS)
 replicas = st.sampled_from(REPLICAS)
 enqueues = st.tuples(
     *(st.just("enqueue"), numbers, limits, replicas, st.sampled_from([2, 9, 9])),
-    *(st.integers(0, 40), st.integers(0, 30), st.booleans(), st.booleans()),
+    *(st.integers(0, 40), st.integers(0, 30), st.sampled_from([1, 1, 1, 2]), st.booleans(), st.booleans()),
 )
 charges = st.tuples(
     *(st.just("charge"), replicas),
@@ -79,7 +79,7 @@ def flow_of(number: int) -> str:
 
 
 class Pair:
-    """The ledger and the reference, taking the same steps; `is_lost` means that a reply was lost and the step repeated."""
+    """The ledger and the reference, taking the same steps; where `is_lost` a reply was lost and the step repeated."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
@@ -96,30 +96,16 @@ class Pair:
                 await ledger.dispatch(engine, window)
             case ("enqueue", number, *drawn):
                 await self._enqueue(number, *drawn)
-            case ("finish", number, tokens, is_lost):
-                # Only requests that run are finished.
-                running = [name for name, request in reference.requests.items() if request.is_running]
-                if running:
-                    name = running[number % len(running)]
-                    engine = reference.requests[name].entry.engine
-                    reference.finish(name, tokens + 1, 3 * tokens)
-                    event = {"id": name, "outcome": "completed", "input_tokens": tokens, "output_tokens": 1}
-                    for _ in range(1 + is_lost):
-                        await ledger.finish(name, engine, event, cost=3 * tokens)
+            case ("finish", *drawn):
+                await self._finish(*drawn)
             case ("cancel", number, is_lost):
                 # Mostly of one that is there; else it came too late.
                 name = ([*reference.requests, "gone"])[number % (len(reference.requests) + 1)]
-                engine = reference.requests[name].entry.engine if name in reference.requests else "a"
                 reference.cancel(name)
                 for _ in range(1 + is_lost):
-                    await ledger.cancel(name, engine)
-            case ("charge", replica, chosen, is_lost):
-                progress = [(f"r{number}", out, first, out * 2) for number, (out, first) in chosen.items()]
-                for _ in range(1 + is_lost):
-                    expected = reference.charge(replica, progress)
-                    assert expected == await ledger.charge(
-                        replica, [Progress(name, out, first, cost) for name, out, first, cost in progress]
-                    )
+                    await ledger.cancel(name)
+            case ("charge", *drawn):
+                await self._charge(*drawn)
             case ("pass", duration_ms):
                 reference.now_ms += duration_ms
                 ledger.now_ms = reference.now_ms
@@ -130,8 +116,26 @@ class Pair:
             case _:
                 raise AssertionError(step)
 
+    async def _finish(self, number: int, tokens: int, is_lost: bool) -> None:
+        """Only requests that run are finished."""
+        running = [name for name, request in self.reference.requests.items() if request.is_running]
+        if running:
+            name = running[number % len(running)]
+            engine = self.reference.requests[name].entry.engine
+            self.reference.finish(name, tokens + 1, 3 * tokens)
+            event = {"id": name, "outcome": "completed", "input_tokens": tokens, "output_tokens": 1}
+            for _ in range(1 + is_lost):
+                await self.ledger.finish(name, engine, event, cost=3 * tokens)
+
+    async def _charge(self, replica: str, chosen: dict[int, tuple[int, int]], is_lost: bool) -> None:
+        progress = [(f"r{number}", out, first, out * 2) for number, (out, first) in chosen.items()]
+        for _ in range(1 + is_lost):
+            expected = self.reference.charge(replica, progress)
+            found = await self.ledger.charge(replica, [Progress(*row) for row in progress])
+            assert expected == found
+
     async def _enqueue(self, number: int, chosen: Limits, replica: str, length_max: int, *drawn: Any) -> None:
-        input_tokens, output_tokens, is_revocable, is_lost = drawn
+        input_tokens, output_tokens, answers, is_revocable, is_lost = drawn
         unused = [other for other in NUMBERS if f"r{other}" not in self.reference.requests]
         if unused and not is_lost:
             number = unused[number % len(unused)]
@@ -150,6 +154,7 @@ class Pair:
             prompt_cost=input_tokens,
             output_tokens_max=output_tokens,
             output_tokens_min=output_tokens // 2,
+            answers=answers,
             is_revocable=is_revocable,
         )
         for _ in range(1 + is_lost):
@@ -167,6 +172,7 @@ class Pair:
             assert {name: lease.deadline_ms for name, lease in leases.items()} == dict(running)
             assert reference.ranking(engine) == await self.redis.zrange(f"{prefix}ranking:{engine}", 0, -1)
             live: Any = await self.redis.hgetall(f"{prefix}live:{engine}")
+            assert int(live.get("slots", 0)) == sum(lease.entry.answers for lease in leases.values())
             assert int(live.get("prefill", 0)) == sum(lease.prefill for lease in leases.values())
             assert int(live.get("kv", 0)) == sum(lease.kv for lease in leases.values())
         for flow in FLOWS:
@@ -195,7 +201,7 @@ class Pair:
     def is_work_conserving(self) -> bool:
         """Whether every engine for which somebody waits is as full as its window allows."""
         return all(
-            self.reference.closed_gate(self.reference.queued(engine, ranking[0])[0]) is not None
+            self.reference.closed_gate(self.reference.own_queue(engine, ranking[0])[0]) is not None
             for engine in self.reference.windows
             if (ranking := self.reference.ranking(engine))
         )

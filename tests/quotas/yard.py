@@ -66,6 +66,7 @@ class Yard:
             prompt_cost=COST.of(prompt, 0),
             output_tokens_max=answer,
             output_tokens_min=answer if answer_min is None else answer_min,
+            answers=more.pop("answers", 1),
             is_revocable=more.pop("is_revocable", False),
         )
         self.entries[entry.id] = entry

@@ -1,4 +1,4 @@
-"""Whoever leaves whenever, and whatever Redis forgets: what budgets hold is what the usage rows say, and never twice."""
+"""Whoever leaves whenever, and whatever Redis forgets: budgets hold what the usage rows say, and nothing twice."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ LIMITS = {
     "cid": Limits(tokens_per_month=10**6, weight=400, queue_length_max=4),
     "dot": Limits(tokens_per_day=150),
 }
-VISITS = 60
+VISITS, CANCELLED_MAX = 60, 30
 
 
 @pytest.fixture
@@ -82,17 +82,19 @@ async def all_visits(house: House, gates: list[Gate], chance: random.Random, *, 
         for _ in range(VISITS)
     ]
     forgets_at = chance.randrange(20) if forgets else -1
-    rounds = 0
+    rounds = cancelled = 0
     while any(not visit.done() for visit in visits):
         await house.clock.sleep_ms(chance.randrange(4))
         if rounds == forgets_at:
             await house.redis.flushdb()
         rounds += 1
-        if (there := [visit for visit in visits if not visit.done()]) and chance.random() < 0.4:
-            chance.choice(there).cancel()
+        there = [visit for visit in visits if not visit.done()]
+        if there and cancelled < CANCELLED_MAX and chance.random() < 0.4:
+            cancelled += chance.choice(there).cancel()
     for each in visits:
         assert each.cancelled() or each.exception() is None
     await house.load(0, 0, within_ms=15_000)
+    assert len(admitted) > VISITS // 12
     return admitted
 
 
@@ -147,8 +149,11 @@ async def test_budgets_hold_what_was_used_whoever_leaves_whenever(house: House, 
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_a_redis_that_forgets_everything_charges_nobody_twice(house: House, seed: int) -> None:
+async def test_a_redis_that_forgets_everything_charges_nobody_twice(
+    house: House, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whenever it forgets, streams and queues go on, budgets start level and hold no more than was used."""
+    monkeypatch.setattr("server.sharing.gate.TEND_MS", 50)
     chance = random.Random(100 + seed)  # noqa: S311 (a schedule, no secret)
     gates = gates_of(house)
     admitted = await all_visits(house, gates, chance, forgets=True)

@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -292,11 +291,11 @@ async def test_an_engine_may_come_while_windows_are_told(house: House) -> None:
 
 
 async def test_a_full_queue_stays_in_order_when_many_come_at_once(redis: Redis) -> None:
-    """Three hundred at once, room for fifty: all others are refused, and nothing is left of them."""
+    """Three hundred of one person at once, room for fifty: all others are refused, and nothing is left of them."""
     async with house_of(redis, Settings(queue_length_max=50, queue_wait_ms_max=20_000)) as house:
         gates = [house.replica("one", 2), house.replica("two", 2)]
         (await gates[0].admit(asking())).settle("completed")
-        visits = [asyncio.create_task(gates[number % 2].admit(asking(entry(uuid4().hex)))) for number in range(300)]
+        visits = [asyncio.create_task(gates[number % 2].admit(asking(entry(user="ann")))) for number in range(300)]
         await house.load(2, 50)
         served, codes = 0, set()
         async with asyncio.timeout(20):

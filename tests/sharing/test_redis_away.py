@@ -19,7 +19,7 @@ from server.errors import Unavailable
 from server.settings import Settings
 from server.sharing.gate import Gate
 from server.sharing.outlook import Outlook
-from tests.boxes import Box, serve_box
+from tests.boxes import Box, Person, serve_box
 from tests.conftest import MakeBox
 from tests.quotas.reference import LEASE_MS
 from tests.sharing.replicas import asking
@@ -112,6 +112,69 @@ async def test_a_redis_that_forgets_everything_costs_no_answer(
         assert [(await task).status_code for task in asking] == [200] * 6
     assert [row.outcome for row in await box.usage(6)] == ["completed"] * 6
     assert order.running_max == 2
+
+
+async def budget_is_used_once(box: Box, person: Person, ledger: Ledger, count: int) -> None:
+    """Wait for so many rows; what they say is what the budget holds."""
+    rows = await box.usage(count)
+    assert len({row.request_id for row in rows}) == len(rows) == count
+    assert {row.outcome for row in rows} == {"completed"}
+    used = sum(row.input_tokens + row.output_tokens for row in rows)
+    async with asyncio.timeout(5):
+        while (await ledger.budget(str(person.user.id))).tokens_per_day != used:
+            await box.clock.sleep_ms(10)
+
+
+async def test_an_outage_charges_nobody_twice(
+    make_box: MakeBox, own_settings: Settings, own_redis: EmbeddedRedis, own_ledger: Ledger, order: Order
+) -> None:
+    """Redis dies in mid-stream and comes back with its file: each request is one row, and counted once."""
+    box = await make_box(own_settings)
+    ann = await box.person("ann")
+    await box.allow(ann, tokens_per_day=100_000, requests_per_minute=100)
+    order.tokens, order.held_after = 9, 3
+    order.hold.clear()
+    async with box.http(headers=ann.bearer) as client:
+        asking = asked(client, 4)
+        await load_is(own_ledger, own_settings.engines[0], (2, 2))
+        await own_redis.stop()
+        order.hold.set()
+        await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        await own_redis.start()
+        assert [(await each).status_code for each in asking] == [200] * 4
+        await budget_is_used_once(box, ann, own_ledger, 4)
+        # And the next is admitted under the same rule.
+        answer = await client.post(PATH, json=CHAT | {"max_tokens": 9})
+        assert answer.headers["x-ratelimit-limit-tokens"] == "100000"
+    assert await own_ledger.load(own_settings.engines[0].split("/")[2]) == (0, 0)
+
+
+async def test_a_redis_that_forgets_everything_counts_what_goes_on(
+    make_box: MakeBox, own_settings: Settings, own_ledger: Ledger, order: Order
+) -> None:
+    """FLUSHALL in mid-stream: limits stay in force, everybody starts level, and what still runs is counted once."""
+    box = await make_box(own_settings)
+    ann = await box.person("ann")
+    await box.allow(ann, tokens_per_day=10_000, in_flight_max=1)
+    async with box.http(headers=ann.bearer) as client:
+        assert (await client.post(PATH, json=CHAT)).status_code == 200
+        await budget_is_used_once(box, ann, own_ledger, 1)
+        order.tokens, order.held_after = 9, 3
+        order.hold.clear()
+        asking = asked(client, 3)
+        await load_is(own_ledger, own_settings.engines[0], (1, 2))
+        await own_ledger._redis.flushall()
+        await load_is(own_ledger, own_settings.engines[0], (1, 2))
+        order.hold.set()
+        assert [(await each).status_code for each in asking] == [200] * 3
+        rows = (await box.usage(4))[1:]
+        assert [row.outcome for row in rows] == ["completed"] * 3
+        used = sum(row.input_tokens + row.output_tokens for row in rows)
+        async with asyncio.timeout(5):
+            while (await own_ledger.budget(str(ann.user.id))).tokens_per_day != used:
+                await box.clock.sleep_ms(10)
+        assert (await client.post(PATH, json=CHAT | {"max_tokens": 10_001})).status_code == 400
+    assert order.running_max == 1
 
 
 async def reap_from_afar(ledger: Ledger) -> list[str]:

@@ -1,10 +1,13 @@
 """Two whole servers on one Postgres, one Redis and one engine; and clients that do not read."""
 
 import asyncio
+import dataclasses
 import random
 import socket
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -12,10 +15,12 @@ from aiohttp import web
 from msgspec.structs import replace
 from redis.asyncio import Redis
 
-from quotas.ledger import Ledger
+from quotas.ledger import Entry, Ledger
+from server.clock import SystemClock
 from server.settings import Settings
 from tests.boxes import Box, Person
 from tests.conftest import MakeBox
+from tests.sharing.replicas import asking, entry, house_of
 from tests.stand_ins.openai_engine import MODEL, Order, event, event_stream
 
 PATH = "/v1/chat/completions"
@@ -80,6 +85,113 @@ async def test_a_hundred_requests_on_two_boxes_are_all_accounted_for(
     assert {row.outcome for row in rows} <= {"completed", "cancelled"}
     assert order.running_max <= 3
     assert [key async for key in redis.scan_iter("wf:{box}:request:*")] == []
+
+
+async def test_two_boxes_have_one_queue(
+    make_box: MakeBox, settings: Settings, engine_url: str, order: Order, redis: Redis
+) -> None:
+    """Who comes to one is served before the rest of somebody's flood at the other, and no slot is used twice."""
+    shared = replace(settings, engines=(engine_url,), engine_slots=1)
+    one, two = await make_box(shared), await make_box(shared)
+    hog, new = await one.person("hog"), await one.person("new")
+    order.hold.clear()
+    async with one.http(headers=hog.bearer) as client, two.http(headers=new.bearer) as other:
+        flood = [asyncio.create_task(client.post(PATH, json={**CHAT, "user": "hog"})) for _ in range(8)]
+        await load_is(one, redis, engine_url, (1, 7))
+        asking = asyncio.create_task(other.post(PATH, json={**CHAT, "user": "new"}))
+        await load_is(one, redis, engine_url, (1, 8))
+        order.hold.set()
+        assert {(await each).status_code for each in (*flood, asking)} == {200}
+    assert [body["user"] for body in order.seen][:3] == ["hog", "new", "hog"]
+    assert order.running_max == 1
+
+
+async def test_budgets_and_limits_hold_across_boxes(
+    make_box: MakeBox, settings: Settings, engine_url: str, order: Order
+) -> None:
+    """Thirty at once at two boxes: as many are answered as the day affords, and one at a time."""
+    shared = replace(settings, engines=(engine_url,))
+    boxes = [await make_box(shared), await make_box(shared)]
+    ann = await boxes[0].person("ann")
+    await boxes[0].allow(ann, tokens_per_day=100, in_flight_max=1)
+    clients = [box.http(headers=ann.bearer) for box in boxes]
+    body = {**CHAT, "max_tokens": 19}
+    answers = await asyncio.gather(*(clients[number % 2].post(PATH, json=body) for number in range(30)))
+    for client in clients:
+        await client.aclose()
+    statuses = [answer.status_code for answer in answers]
+    # Each is taken for 20 tokens and uses 10.
+    assert 5 <= statuses.count(200) <= 10
+    assert statuses.count(429) == 30 - statuses.count(200)
+    assert order.running_max == 1
+    rows = await boxes[1].usage(statuses.count(200))
+    assert sum(row.input_tokens + row.output_tokens for row in rows) == 10 * statuses.count(200)
+
+
+class OtherYear(SystemClock):
+    """A machine whose wall clock is wrong."""
+
+    def now(self) -> datetime:
+        """Wall-clock time, more than a year late."""
+        return super().now() + timedelta(days=400, hours=7)
+
+
+async def test_a_box_with_a_wrong_clock_has_the_same_windows(
+    make_box: MakeBox, settings: Settings, engine_url: str, redis: Redis
+) -> None:
+    """Only Redis' time counts: what is left, and when it is renewed, is the same at both, and leases live on."""
+    shared = replace(settings, engines=(engine_url,))
+    good, wrong = await make_box(shared), await make_box(shared, clock=OtherYear())
+    ann = await good.person("ann")
+    await good.allow(ann, tokens_per_day=1_000, tokens_per_month=1_500)
+    left, resets = [], []
+    for number, box in enumerate((good, wrong, good, wrong)):
+        async with box.http(headers=ann.bearer) as client:
+            answer = await client.post(PATH, json={**CHAT, "max_tokens": 9})
+        assert answer.status_code == 200, answer.text
+        left.append(int(answer.headers["x-ratelimit-remaining-tokens"]))
+        resets.append(int(answer.headers["x-ratelimit-reset-tokens"].removesuffix("s")))
+        await good.usage(number + 1)
+    assert left == [990, 980, 970, 960]
+    seconds = (await redis.time())[0]
+    assert all(abs(reset - (86_400 - seconds % 86_400)) <= 10 for reset in resets)
+    assert {row.outcome for row in await good.usage(4)} == {"completed"}
+
+
+async def test_a_replica_that_dies_gives_its_slots_and_reservations_back(
+    make_box: MakeBox, settings: Settings, engine_url: str, order: Order, redis: Redis
+) -> None:
+    """Cut off with both slots: a lease later another box serves who waits, and its budget holds what was reported."""
+    box = await make_box(replace(settings, engines=(engine_url,), engine_slots=2))
+    ann = await box.person("ann")
+    await box.allow(ann, tokens_per_day=200)
+    name = engine_url.split("/")[2]
+    async with house_of(redis, settings) as house, box.http(headers=ann.bearer) as client:
+        dying = house.replica("dying", 2)
+        version = await house.ledger.policy_version()
+        leases = [await dying.admit(asking(_of(ann, name), version=version)) for _ in range(2)]
+        leases[0].output_tokens = 7
+        leases[0].see_first_token()
+        async with asyncio.timeout(5):
+            while await redis.hget(f"wf:{{box}}:request:{leases[0].entry.id}", "output_tokens") != "7":
+                await house.clock.sleep_ms(10)
+        await house.cut_off("dying")
+        started_ms = house.clock.monotonic_ms()
+        answer = await client.post(PATH, json={**CHAT, "max_tokens": 100})
+        assert answer.status_code == 200
+        # A lease of five seconds, a reaper that comes every second, and a machine that is busy.
+        assert house.clock.monotonic_ms() - started_ms < 5_000 + 1_000 + 4_000
+        rows = await box.usage(3)
+        outcomes = sorted((row.outcome, row.output_tokens) for row in rows)
+        assert outcomes == [("abandoned", 0), ("abandoned", 7), ("completed", 3)]
+        used = sum(row.input_tokens + row.output_tokens for row in rows)
+        assert (await house.ledger.budget(str(ann.user.id))).tokens_per_day == used
+    assert len(order.seen) == 1
+
+
+def _of(person: Person, engine: str) -> Entry:
+    """A request of theirs, as another replica would enter it."""
+    return dataclasses.replace(entry(str(uuid4()), user=str(person.user.id)), engine=engine)
 
 
 async def _floods(_order: Order, request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:

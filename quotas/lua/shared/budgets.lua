@@ -56,16 +56,16 @@ local function used(flow, windows)
 end
 
 -- How many output tokens the budget leaves for a request, if it may enter: at the most what it asks for, at the least
--- what it is content with. Else nil, the name of the limit, and when its window ends (0: the limit is too small for this
--- request at any time).
+-- what it is content with. Else nil, the name of the limit that refuses it longest, and when that one's window ends (0:
+-- the limit is too small for this request at any time).
 local function affordable(given, amounts, windows)
   local wanted, least = tonumber(given.output_tokens_max), tonumber(given.output_tokens_min)
   local input = tonumber(given.input_tokens)
+  local refused, ends_ms
   local requests_max = tonumber(given.requests_per_minute)
   if requests_max and amounts.requests + 1 > requests_max then
-    return nil, "requests_per_minute", windows[1][3]
+    refused, ends_ms = "requests_per_minute", windows[1][3]
   end
-  local refused, ends_ms
   for _, window in ipairs(windows) do
     local limit = tonumber(given["tokens_per_" .. window[1]])
     if limit then
@@ -74,7 +74,6 @@ local function affordable(given, amounts, windows)
       end
       local left = limit - amounts[window[1]] - input
       if left < least then
-        -- The last window that refuses decides when it is worth to come again.
         refused, ends_ms = "tokens_per_" .. window[1], window[3]
       end
       wanted = math.min(wanted, left)

@@ -3,17 +3,22 @@
 -- `served` grows by cost / weight; the flow with the smallest counter is next (virtual token counter, OSDI 2024). What a
 -- flow uses on one engine counts on all of them, since they share the box. A flow that comes to wait for an engine is
 -- lifted to those that wait there, so that nobody banks credit by being away: to their smallest counter, or, if nobody
--- waits, to that of the last dispatch. It gets one cost unit less, so that who has just come goes before who has been
--- served; of several newcomers the first goes first. Because levels differ between engines (a slow engine's users get
--- less), a flow has a counter for each engine: lifted apart, charged together.
+-- waits, to the highest that was dispatched. It gets one cost unit less, so that who has just come goes before who has
+-- been served; of several newcomers the first goes first. Because levels differ between engines (a slow engine's users
+-- get less), a flow has a counter for each engine: lifted apart, charged together.
 -- `spent` is what a flow has used since it was last idle. While that is less than a quantum (the window's
 -- sparse_cost_max) the flow is sparse: it is ranked a quantum ahead of its counter, so that who asks now and then is not
--- overtaken while the first of two answers runs. The counter itself stays true, so nobody's lead is ever larger.
+-- overtaken while the first of two answers runs. The counter itself stays true, so nobody's lead is ever larger. A flow
+-- with nothing but revocable requests waiting has no such haste.
 
 -- Counter units for one cost unit at the normal weight. Parts of a unit are lost with every charge.
 local UNIT = 1000
 local WEIGHT_NORMAL = 100
 local FLOW_REMEMBERED_MS = 86400000
+-- No request is so dear; keeps numbers exact whatever somebody claims.
+local UNITS_MAX = 2 ^ 45
+-- In a flow's own queue, revocable requests come after all others.
+local REVOCABLE_LATER = 2 ^ 45
 
 local function whole(number)
   return string.format("%.0f", number)
@@ -31,9 +36,15 @@ local function is_sparse(flow, engine)
   return (tonumber(redis.call("HGET", flow_key(flow), "spent")) or 0) < quantum_of(engine)
 end
 
+local function head_of(flow, engine)
+  return redis.call("ZRANGE", own_queue_key(engine, flow), 0, 0)[1]
+end
+
 -- Where the flow stands in the ranking, the smallest first.
 local function score_of(flow, engine)
-  return served_of(flow, engine) - (is_sparse(flow, engine) and quantum_of(engine) or 0)
+  local served, head = served_of(flow, engine), head_of(flow, engine)
+  local in_haste = is_sparse(flow, engine) and not (head and redis.call("HGET", request_key(head), "revocable") == "1")
+  return served - (in_haste and quantum_of(engine) or 0)
 end
 
 -- The flow with the smallest counter among those that wait, and its counter.
@@ -50,12 +61,11 @@ end
 
 local function lift(flow, engine)
   local least, counter = poorest(engine)
-  local live = redis.call("HMGET", live_key(engine), "turn", "lifted")
   local level
   if not least then
-    level = tonumber(live[1] or 0) - UNIT
+    level = tonumber(redis.call("GET", prefix .. "turn") or 0) - UNIT
   elseif redis.call("HGET", flow_key(least), "fresh:" .. engine) then
-    level = math.max(counter, tonumber(live[2] or 0)) + 1
+    level = math.max(counter, tonumber(redis.call("HGET", live_key(engine), "lifted") or 0)) + 1
   else
     level = counter - UNIT
   end
@@ -74,10 +84,12 @@ end
 local function rank(flow)
   local may_run = may_run_more(flow)
   for _, engine in ipairs(all_engines) do
-    if not may_run or redis.call("EXISTS", queue_key(engine, flow)) == 0 then
+    if not may_run or not head_of(flow, engine) then
       redis.call("ZREM", ranking_key(engine), flow)
-    elseif not redis.call("ZSCORE", ranking_key(engine), flow) then
-      lift(flow, engine)
+    else
+      if not redis.call("ZSCORE", ranking_key(engine), flow) then
+        lift(flow, engine)
+      end
       redis.call("ZADD", ranking_key(engine), score_of(flow, engine), flow)
     end
   end
@@ -90,7 +102,8 @@ local function charge_flow(flow, cost)
   end
   local key = flow_key(flow)
   local weight = tonumber(redis.call("HGET", key, "weight") or WEIGHT_NORMAL)
-  local units = whole(math.floor(cost * UNIT * WEIGHT_NORMAL / weight))
+  local units = math.floor(cost * UNIT * WEIGHT_NORMAL / weight)
+  units = whole(math.max(math.min(units, UNITS_MAX), -UNITS_MAX))
   redis.call("HINCRBY", key, "spent", units)
   for _, engine in ipairs(all_engines) do
     redis.call("HDEL", key, "fresh:" .. engine)
@@ -102,7 +115,7 @@ end
 local function waiting_of(flow)
   local count = 0
   for _, engine in ipairs(all_engines) do
-    count = count + redis.call("ZCARD", queue_key(engine, flow))
+    count = count + redis.call("ZCARD", own_queue_key(engine, flow))
   end
   return count
 end
@@ -115,7 +128,13 @@ local function rest(flow)
   end
 end
 
+local function join_queue(id, engine, flow, is_revocable)
+  local number = redis.call("INCR", prefix .. "sequence")
+  redis.call("ZADD", queue_key(engine), number, id)
+  redis.call("ZADD", own_queue_key(engine, flow), number + (is_revocable and REVOCABLE_LATER or 0), id)
+end
+
 local function leave_queue(id, engine, flow)
   redis.call("ZREM", queue_key(engine), id)
-  redis.call("ZREM", queue_key(engine, flow), id)
+  redis.call("ZREM", own_queue_key(engine, flow), id)
 end

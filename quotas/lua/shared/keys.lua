@@ -6,12 +6,12 @@
 -- Keys behind the prefix:
 --   engines                set     engines that somebody has told us of
 --   window:<engine>        hash    its gates (window.py), and what the outer loop made of them
---   live:<engine>          hash    prefill: prompt tokens without a first token yet; kv: tokens that hold memory;
---                                  turn: the counter of the last dispatch, never falls; lifted: of the last newcomer;
---                                  token_us, first_ms, answer_tokens: what answers took lately
+--   live:<engine>          hash    slots: how many are taken; prefill: prompt tokens without a first token yet; kv: tokens
+--                                  that hold memory; lifted: the counter of the last newcomer; token_us, first_ms,
+--                                  answer_tokens: what answers took lately
 --   sequence               number  arrival order
 --   queue:<engine>         zset    request -> arrival number, of everybody
---   queue:<engine>:<flow>  zset    the same, of one flow
+--   own:<engine>:<flow>    zset    the same, of one flow; those that may be stopped come after those that may not
 --   ranking:<engine>       zset    flow -> served, of the flows that wait here and may run
 --   running:<engine>       zset    request -> deadline of its lease, ms
 --   revocable:<engine>     zset    request -> order of dispatch, of leases that may be taken away
@@ -22,6 +22,7 @@
 --   budget:<flow>          hash    what was used in this minute, day and month
 --   request:<id>           hash    the entry, its state (queued or running) and what was charged
 --   reaped:<id>            string  the lease was taken away; remembered for a while, so that its holder learns of it
+--   turn                   number  the highest counter that was ever dispatched, on any engine
 --   policy_version         string  changes with every change of a quota
 --   alive                  zset    replica -> until when it counts as alive, ms
 --   go:<replica>           list    news for that replica: "run:<id>", "revoke:<id>"
@@ -51,8 +52,12 @@ local function request_key(id)
   return prefix .. "request:" .. id
 end
 
-local function queue_key(engine, flow)
-  return prefix .. "queue:" .. engine .. (flow and ":" .. flow or "")
+local function queue_key(engine)
+  return prefix .. "queue:" .. engine
+end
+
+local function own_queue_key(engine, flow)
+  return prefix .. "own:" .. engine .. ":" .. flow
 end
 
 local function ranking_key(engine)

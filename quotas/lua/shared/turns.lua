@@ -2,13 +2,14 @@
 --
 -- The head of the poorest flow is next. If it does not fit, nobody is: to skip it would let cheap requests pass dear
 -- ones, and weights would mean nothing. What an engine can take is its window, three gates:
---   slots    requests at a time; some are kept for sparse flows, as long as any came lately beside the one in question
+--   slots    answers at a time; some are kept for sparse flows, as long as any came lately beside the one in question,
+--            and for no flow more of them than there are
 --   prefill  prompt tokens whose first token has not come: keeps the engine's own queue empty. One is always allowed,
 --            and sparse flows are free of it
 --   kv       tokens that hold memory. A request counts from the start with its prompt and half of the flow's usual
 --            answer, which is what answers hold on average, and with more as it grows. Sparse flows may fill the pool; the
 --            others stop a little before
--- A gate of 0 is open. A sparse flow without a slot takes one from the richest flow's youngest revocable lease.
+-- A gate of 0 is open. A sparse flow that does not fit takes the place of the richest flow's youngest revocable lease.
 
 -- How long slots are kept after a sparse flow was last seen.
 local SPARSE_REMEMBERED_MS = 600000
@@ -16,8 +17,14 @@ local KV_PERCENT_MAX = 95
 -- What a running answer may have grown since its last report.
 local UNREPORTED_TOKENS = 8
 
+-- What the outer loop has taken away holds as long as it goes on looking.
+local TRIM_REMEMBERED_MS = 60000
+
 local function slots_of(window)
   local slots = tonumber(window.slots) or 0
+  if now - (tonumber(window.trimmed_ms) or 0) > TRIM_REMEMBERED_MS then
+    return slots
+  end
   return math.min(slots, tonumber(window.trimmed_slots) or slots)
 end
 
@@ -35,30 +42,37 @@ local function guest_expected(engine, flow, window)
   return false
 end
 
+-- How many slots a request of this flow has to leave to sparse flows.
+local function kept_slots(engine, flow, window, sparse)
+  local reserved = math.max(math.min(tonumber(window.reserved_slots) or 0, slots_of(window) - 1), 0)
+  if sparse and redis.call("SCARD", holds_key(flow)) < reserved then
+    return 0
+  end
+  return guest_expected(engine, flow, window) and reserved or 0
+end
+
 local function kv_need(engine, entry, window)
   local granted = math.max(tonumber(entry.granted) or 0, 0)
-  if window.reserves_output == "1" then
+  if window.books_whole_answers == "1" then
     return entry.input_tokens + granted
   end
   local usual = redis.call("HGET", flow_key(entry.user), "answer_tokens")
     or redis.call("HGET", live_key(engine), "answer_tokens") or window.answer_tokens
-  return entry.input_tokens + math.min(math.floor((tonumber(usual) or 0) / 2), granted)
+  return entry.input_tokens + math.min(math.floor((tonumber(usual) or 0) / 2) * entry.answers, granted)
 end
 
 -- Which gate is closed for this request, or nil.
 local function closed_gate(engine, entry, window, sparse)
   local running = redis.call("ZCARD", running_key(engine))
-  local kept = 0
-  if not sparse and guest_expected(engine, entry.user, window) then
-    kept = math.max(math.min(tonumber(window.reserved_slots) or 0, slots_of(window) - 1), 0)
-  end
-  if running >= slots_of(window) - kept then
+  local live = read(live_key(engine))
+  local left = slots_of(window) - kept_slots(engine, entry.user, window, sparse) - (tonumber(live.slots) or 0)
+  -- One that asks for more answers than there are slots is served alone.
+  if left < 1 or (running > 0 and left < tonumber(entry.answers)) then
     return "slots"
   end
   if running == 0 then
     return nil
   end
-  local live = read(live_key(engine))
   local prefill_max, prefill = tonumber(window.prefill_tokens_max) or 0, tonumber(live.prefill) or 0
   if not sparse and prefill_max > 0 and prefill > 0 and prefill + entry.input_tokens > prefill_max then
     return "prefill"
@@ -80,6 +94,7 @@ local function start(id, engine, entry, window)
   local deadline_ms = math.min(now + LEASE_MS, alive_until_ms(entry.replica))
   redis.call("HSET", request_key(id), "state", "running", "dispatched_ms", now,
     "cost", entry.prompt_cost, "prefill", entry.input_tokens, "kv", kv)
+  redis.call("HINCRBY", live_key(engine), "slots", entry.answers)
   redis.call("HINCRBY", live_key(engine), "prefill", entry.input_tokens)
   redis.call("HINCRBY", live_key(engine), "kv", kv)
   redis.call("ZADD", running_key(engine), deadline_ms, id)
@@ -89,8 +104,8 @@ local function start(id, engine, entry, window)
   end
   leave_queue(id, engine, flow)
   local served = served_of(flow, engine)
-  if served > tonumber(redis.call("HGET", live_key(engine), "turn") or 0) then
-    redis.call("HSET", live_key(engine), "turn", whole(served))
+  if served > tonumber(redis.call("GET", prefix .. "turn") or 0) then
+    redis.call("SET", prefix .. "turn", whole(served))
   end
   charge_flow(flow, tonumber(entry.prompt_cost))
   rank(flow)
@@ -102,6 +117,7 @@ local function release(id, engine, entry)
   redis.call("ZREM", prefix .. "revocable:" .. engine, id)
   redis.call("SREM", prefix .. "revoked:" .. engine, id)
   redis.call("SREM", holds_key(entry.user), id)
+  redis.call("HINCRBY", live_key(engine), "slots", 0 - tonumber(entry.answers))
   redis.call("HINCRBY", live_key(engine), "prefill", 0 - (tonumber(entry.prefill) or 0))
   redis.call("HINCRBY", live_key(engine), "kv", 0 - (tonumber(entry.kv) or 0))
 end
@@ -144,13 +160,15 @@ local function dispatch(engine, caller)
     if not flow then
       return
     end
-    local id = redis.call("ZRANGE", queue_key(engine, flow), 0, 0)[1]
-    local entry = read(request_key(id))
-    if entry.replica and is_alive(entry.replica) then
+    local id = head_of(flow, engine)
+    local entry = id and read(request_key(id)) or {}
+    if not id then
+      redis.call("ZREM", ranking_key(engine), flow)
+    elseif entry.replica and is_alive(entry.replica) then
       local sparse = entry.revocable ~= "1" and is_sparse(flow, engine)
       local gate = closed_gate(engine, entry, window, sparse)
       if gate then
-        if gate == "slots" and sparse then
+        if sparse then
           revoke(engine)
         end
         return

@@ -51,10 +51,11 @@ async def _stays(client: httpx.AsyncClient, body: dict[str, Any]) -> bool:
 async def test_a_hundred_requests_on_two_boxes_are_all_accounted_for(
     make_box: MakeBox, settings: Settings, engine_url: str, order: Order, redis: Redis
 ) -> None:
-    """Streamed, whole and left: a row for each that reached the engine, no slot too many, nothing left in Redis."""
+    """Streamed, whole and left: a row for each that reached the engine, no slot too many, and budgets say the same."""
     shared = replace(settings, engines=(engine_url,), engine_slots=3)
     boxes = [await make_box(shared), await make_box(shared)]
     ann = await boxes[0].person("ann")
+    await boxes[0].allow(ann, tokens_per_month=10**9)
     order.tokens, order.behaviour = 8, _slowly
     chance = random.Random(7)  # noqa: S311 (a schedule, no secret)
     limits = httpx.Limits(max_connections=100)
@@ -84,6 +85,8 @@ async def test_a_hundred_requests_on_two_boxes_are_all_accounted_for(
     assert [row.outcome for row in rows].count("completed") >= served
     assert {row.outcome for row in rows} <= {"completed", "cancelled"}
     assert order.running_max <= 3
+    used = sum(row.input_tokens + row.output_tokens for row in rows)
+    assert (await ledger.budget(str(ann.user.id))).tokens_per_month == used
     assert [key async for key in redis.scan_iter("wf:{box}:request:*")] == []
 
 

@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, help=f"replays of each suite ({SEEDS}; {SMALL_SEEDS} if small)")
     parser.add_argument("--only", action="append", default=[], metavar="SUITE", help="suites that begin with this")
     parser.add_argument("--out", type=Path, help=f"write the page there ({OUT} for a full run)")
+    parser.add_argument("--results", type=Path, help="keep figures there, and do not run again what it holds")
     parser.add_argument("--processes", type=int, default=2, help="at a time")
     given = parser.parse_args(arguments)
     names = [name for name, suite in SUITE.items() if suite.is_small or not given.small]
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     clock = SystemClock()
     began_ms = clock.monotonic_ms()
     seeds = given.seeds or (SMALL_SEEDS if given.small else SEEDS)
-    results = run_all(names, seeds, small=given.small, processes=given.processes)
+    results = run_all(names, seeds, small=given.small, processes=given.processes, results_file=given.results)
     found = verdicts(results)
     print(target_table(found))
     out = given.out or (None if given.small or given.only else OUT)

@@ -104,7 +104,7 @@ async def test_who_returns_with_debts_keeps_them(yard: Yard) -> None:
     assert await yard.turns(tokens=50) == ["ann"] * 4 + ["hog"]
 
 
-@in_redis(40)
+@in_redis(25)
 @given(st.lists(sizes, min_size=2, max_size=4), slots, quanta, seeds)
 async def test_two_who_wait_are_never_further_apart_than_the_engine_is_wide(
     redis: Redis, several: list[list[tuple[int, int]]], width: int, quantum: int, seed: int
@@ -123,7 +123,7 @@ async def test_two_who_wait_are_never_further_apart_than_the_engine_is_wide(
         assert max(got) - min(got) <= bound + 1
 
 
-@in_redis(30)
+@in_redis(15)
 @given(st.lists(sizes, min_size=4, max_size=4), slots, quanta, seeds)
 async def test_service_is_as_the_weights(
     redis: Redis, several: list[list[tuple[int, int]]], width: int, quantum: int, seed: int
@@ -160,7 +160,7 @@ async def test_in_the_long_run_weights_are_exact(redis: Redis) -> None:
     assert max(shares) / min(shares) < 1.05, shares
 
 
-@in_redis(40)
+@in_redis(25)
 @given(sizes, slots, quanta, st.lists(st.integers(0, 30), min_size=2, max_size=5), seeds)
 async def test_idling_gains_nothing(
     redis: Redis, size: list[tuple[int, int]], width: int, quantum: int, pauses: list[int], seed: int

@@ -123,7 +123,12 @@ class Pair:
             name = running[number % len(running)]
             engine = self.reference.requests[name].entry.engine
             self.reference.finish(name, tokens + 1, 3 * tokens)
-            event = {"id": name, "outcome": "completed", "input_tokens": tokens, "output_tokens": 1}
+            event: dict[str, str | int] = {
+                "id": name,
+                "outcome": "completed",
+                "input_tokens": tokens,
+                "output_tokens": 1,
+            }
             for _ in range(1 + is_lost):
                 await self.ledger.finish(name, engine, event, cost=3 * tokens)
 

@@ -70,6 +70,7 @@ local window = read(window_key(engine))
 if ARGV[6] == "running" then
   start(id, engine, given, window)
 else
+  recover(flow)
   if given.revocable ~= "1" and is_sparse(flow, engine) then
     redis.call("ZREMRANGEBYSCORE", prefix .. "sparse:" .. engine, "-inf", now - SPARSE_REMEMBERED_MS)
     redis.call("ZADD", prefix .. "sparse:" .. engine, now, flow)

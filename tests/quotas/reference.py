@@ -17,6 +17,7 @@ SPARSE_REMEMBERED_MS = 600_000
 ENGINE_REMEMBERED_MS = 60_000
 UNREPORTED_TOKENS = 8
 UNIT = 1_000
+SPARSE_PART = 4
 WINDOW_FORMATS = {"minute": "%Y-%m-%d %H:%M", "day": "%Y-%m-%d", "month": "%Y-%m"}
 
 
@@ -51,6 +52,7 @@ class Flow:
     fresh: set[str] = field(default_factory=set)
     ranked: set[str] = field(default_factory=set)
     spent: int = 0
+    spent_turn: int | None = None
     weight: int = 100
     in_flight_max: int | None = None
 
@@ -130,8 +132,15 @@ class Box:
             flow.served[engine] = self.lifted[engine] = level
             flow.fresh.add(engine)
 
+    def _recover(self, flow: Flow) -> None:
+        seen = self.turn if flow.spent_turn is None else flow.spent_turn
+        gained = (self.turn - seen) // SPARSE_PART
+        if gained or flow.spent_turn is None:
+            flow.spent, flow.spent_turn = max(flow.spent - gained, 0), self.turn
+
     def _rank(self, name: str) -> None:
         flow = self.flows[name]
+        self._recover(flow)
         may_run = flow.in_flight_max is None or len(self.holds(name)) < flow.in_flight_max
         for engine in sorted(self.windows):
             if not may_run or not self.queued(engine, name):
@@ -144,6 +153,7 @@ class Box:
         if cost:
             flow = self.flows[name]
             units = cost * UNIT * 100 // flow.weight
+            self._recover(flow)
             flow.spent += units
             flow.fresh.clear()
             for engine in self.windows:
@@ -190,8 +200,11 @@ class Box:
         window, engine = self.windows[entry.engine], entry.engine
         running = [self.requests[other] for other in self.running(engine)]
         is_sparse = self._is_sparse(entry, window)
-        others = [at for flow, at in self.sparse_seen[engine].items() if flow != entry.user]
-        is_expected = window.is_reserve_standing or any(at > self.now_ms - SPARSE_REMEMBERED_MS for at in others)
+        is_expected = window.is_reserve_standing or any(
+            at > self.now_ms - SPARSE_REMEMBERED_MS and self.flows[flow].spent < window.sparse_cost_max * UNIT
+            for flow, at in self.sparse_seen[engine].items()
+            if flow != entry.user
+        )
         reserved = max(min(window.reserved_slots, window.slots - 1), 0)
         kept = reserved if is_expected else 0
         if is_sparse and len(self.holds(entry.user)) < reserved:
@@ -205,18 +218,36 @@ class Box:
         prefill_max = window.prefill_tokens_max if prefill and not is_sparse else 0
         if prefill_max and prefill + entry.input_tokens > prefill_max:
             return "prefill"
-        kv = sum(request.kv for request in running) + self._kv_need(self.requests[name], window)
         kv_max = window.kv_tokens if is_sparse else window.kv_tokens * 95 // 100
-        if kv_max and kv + UNREPORTED_TOKENS * (len(running) + 1) > kv_max:
+        if kv_max and self._kv_peak(self.requests[name], running) + UNREPORTED_TOKENS * (len(running) + 1) > kv_max:
             return "kv"
         return None
 
     @staticmethod
     def _kv_need(request: Request, window: Window) -> int:
-        half = window.answer_tokens // 2 * request.entry.answers
-        return request.entry.input_tokens + (
-            request.granted if window.books_whole_answers else min(half, request.granted)
+        entry, usual = request.entry, window.answer_tokens * request.entry.answers
+        return entry.input_tokens + (request.granted if window.books_whole_answers else min(usual, request.granted))
+
+    def _kv_peak(self, candidate: Request, running: list[Request]) -> float:
+        """Step by step: what is held at the end of each answer by those that are not complete."""
+        window = self.windows[candidate.entry.engine]
+        everybody = [(candidate, self._kv_need(candidate, window)), *((request, request.kv) for request in running)]
+        whole = sum(kv for _, kv in everybody)
+        if window.books_whole_answers:
+            return whole
+        steps = {}
+        for request, kv in everybody:
+            more = max(kv - request.entry.input_tokens - request.output_tokens, request.output_tokens // 4)
+            steps[id(request)] = max(min(more, request.granted - request.output_tokens), 0) / request.entry.answers
+        peak = max(
+            sum(
+                request.entry.input_tokens + request.output_tokens + request.entry.answers * moment
+                for request, _ in everybody
+                if steps[id(request)] >= moment
+            )
+            for moment in steps.values()
         )
+        return min(peak, whole)
 
     def _start(self, name: str) -> None:
         request = self.requests[name]
@@ -298,6 +329,7 @@ class Box:
             self.used[entry.user, "requests", windows["minute"]] += 1
             flow = self.flows[entry.user]
             flow.weight, flow.in_flight_max = limits.weight, limits.in_flight_max
+            self._recover(flow)
             if self._is_sparse(entry, self.windows[entry.engine]):
                 self.sparse_seen[entry.engine][entry.user] = self.now_ms
             known = self.requests[entry.id] = Request(entry, replica, granted, reserved, windows)

@@ -6,10 +6,12 @@
 -- waits, to the highest that was dispatched. It gets one cost unit less, so that who has just come goes before who has
 -- been served; of several newcomers the first goes first. Because levels differ between engines (a slow engine's users
 -- get less), a flow has a counter for each engine: lifted apart, charged together.
--- `spent` is what a flow has used since it was last idle. While that is less than a quantum (the window's
--- sparse_cost_max) the flow is sparse: it is ranked a quantum ahead of its counter, so that who asks now and then is not
--- overtaken while the first of two answers runs. The counter itself stays true, so nobody's lead is ever larger. A flow
--- with nothing but revocable requests waiting has no such haste.
+-- `spent` is what a flow has used since it was last idle, less a quarter of what one that is served in turn could have
+-- used meanwhile: `turn` grows at that pace. While it is below a quantum (the window's sparse_cost_max) the flow is
+-- sparse: it is ranked a quantum ahead of its counter, so that who asks now and then is not overtaken while the first of
+-- two answers runs. So somebody whose few requests always overlap stays sparse, and who takes a full share is so for a
+-- quantum only. The counter itself stays true, so nobody's lead is ever larger. A flow with nothing but revocable
+-- requests waiting has no such haste.
 
 -- Counter units for one cost unit at the normal weight. Parts of a unit are lost with every charge.
 local UNIT = 1000
@@ -17,6 +19,8 @@ local WEIGHT_NORMAL = 100
 local FLOW_REMEMBERED_MS = 86400000
 -- No request is so dear; keeps numbers exact whatever somebody claims.
 local UNITS_MAX = 2 ^ 45
+-- The part of a full share that a flow may use all the time and be sparse.
+local SPARSE_PART = 4
 -- In a flow's own queue, revocable requests come after all others.
 local REVOCABLE_LATER = 2 ^ 45
 
@@ -34,6 +38,20 @@ end
 
 local function is_sparse(flow, engine)
   return (tonumber(redis.call("HGET", flow_key(flow), "spent")) or 0) < quantum_of(engine)
+end
+
+local function turn()
+  return tonumber(redis.call("GET", prefix .. "turn") or 0)
+end
+
+-- Bring what the flow has spent up to this moment.
+local function recover(flow)
+  local now_turn, seen = turn(), redis.call("HMGET", flow_key(flow), "spent", "spent_turn")
+  local gained = math.floor((now_turn - (tonumber(seen[2]) or now_turn)) / SPARSE_PART)
+  if gained ~= 0 or not seen[2] then
+    local spent = math.max((tonumber(seen[1]) or 0) - gained, 0)
+    redis.call("HSET", flow_key(flow), "spent", whole(spent), "spent_turn", whole(now_turn))
+  end
 end
 
 local function head_of(flow, engine)
@@ -63,7 +81,7 @@ local function lift(flow, engine)
   local least, counter = poorest(engine)
   local level
   if not least then
-    level = tonumber(redis.call("GET", prefix .. "turn") or 0) - UNIT
+    level = turn() - UNIT
   elseif redis.call("HGET", flow_key(least), "fresh:" .. engine) then
     level = math.max(counter, tonumber(redis.call("HGET", live_key(engine), "lifted") or 0)) + 1
   else
@@ -82,6 +100,7 @@ end
 
 -- Bring the rankings in line with the flow's queues and its limit. Whoever enters one is lifted.
 local function rank(flow)
+  recover(flow)
   local may_run = may_run_more(flow)
   for _, engine in ipairs(all_engines) do
     if not may_run or not head_of(flow, engine) then
@@ -104,6 +123,7 @@ local function charge_flow(flow, cost)
   local weight = tonumber(redis.call("HGET", key, "weight") or WEIGHT_NORMAL)
   local units = math.floor(cost * UNIT * WEIGHT_NORMAL / weight)
   units = whole(math.max(math.min(units, UNITS_MAX), -UNITS_MAX))
+  recover(flow)
   redis.call("HINCRBY", key, "spent", units)
   for _, engine in ipairs(all_engines) do
     redis.call("HDEL", key, "fresh:" .. engine)

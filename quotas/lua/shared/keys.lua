@@ -17,7 +17,7 @@
 --   revocable:<engine>     zset    request -> order of dispatch, of leases that may be taken away
 --   revoked:<engine>       set     requests that were told to end
 --   sparse:<engine>        zset    flow -> when it last came as a sparse flow, ms
---   flow:<flow>            hash    served:<engine>, fresh:<engine>, spent, weight, in_flight_max, answer_tokens
+--   flow:<flow>            hash    served:<engine>, fresh:<engine>, spent, spent_turn, weight, in_flight_max, answer_tokens
 --   holds:<flow>           set     its running requests, on all engines
 --   budget:<flow>          hash    what was used in this minute, day and month
 --   request:<id>           hash    the entry, its state (queued or running) and what was charged

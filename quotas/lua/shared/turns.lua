@@ -6,9 +6,9 @@
 --            and for no flow more of them than there are
 --   prefill  prompt tokens whose first token has not come: keeps the engine's own queue empty. One is always allowed,
 --            and sparse flows are free of it
---   kv       tokens that hold memory. A request counts from the start with its prompt and half of the flow's usual
---            answer, which is what answers hold on average, and with more as it grows. Sparse flows may fill the pool; the
---            others stop a little before
+--   kv       tokens that hold memory: the most that will be held at once, if all answers become as long as is usual for
+--            their flows. Answers of different ages share a pool that could not hold all of them whole; those that began
+--            together are full together. Sparse flows may fill the pool; the others stop a little before
 -- A gate of 0 is open. A sparse flow that does not fit takes the place of the richest flow's youngest revocable lease.
 
 -- How long slots are kept after a sparse flow was last seen.
@@ -28,15 +28,15 @@ local function slots_of(window)
   return math.min(slots, tonumber(window.trimmed_slots) or slots)
 end
 
--- Whether another flow than this one has been sparse lately, or a large engine keeps its few slots always.
+-- Whether another flow than this one came as a sparse one lately and still is, or a large engine keeps its few slots
+-- always.
 local function guest_expected(engine, flow, window)
   if window.is_reserve_standing == "1" then
     return true
   end
-  local seen = redis.call("ZREVRANGE", prefix .. "sparse:" .. engine, 0, 1, "WITHSCORES")
-  for position = 1, #seen, 2 do
-    if seen[position] ~= flow then
-      return tonumber(seen[position + 1]) > now - SPARSE_REMEMBERED_MS
+  for _, seen in ipairs(redis.call("ZRANGEBYSCORE", prefix .. "sparse:" .. engine, now - SPARSE_REMEMBERED_MS + 1, "+inf")) do
+    if seen ~= flow and is_sparse(seen, engine) then
+      return true
     end
   end
   return false
@@ -51,6 +51,7 @@ local function kept_slots(engine, flow, window, sparse)
   return guest_expected(engine, flow, window) and reserved or 0
 end
 
+-- What a request will hold when its answer is complete.
 local function kv_need(engine, entry, window)
   local granted = math.max(tonumber(entry.granted) or 0, 0)
   if window.books_whole_answers == "1" then
@@ -58,7 +59,29 @@ local function kv_need(engine, entry, window)
   end
   local usual = redis.call("HGET", flow_key(entry.user), "answer_tokens")
     or redis.call("HGET", live_key(engine), "answer_tokens") or window.answer_tokens
-  return entry.input_tokens + math.min(math.floor((tonumber(usual) or 0) / 2) * entry.answers, granted)
+  return entry.input_tokens + math.min((tonumber(usual) or 0) * entry.answers, granted)
+end
+
+-- The most that running requests and one that needs `need` will hold at once. All answers grow at one pace, and hold
+-- nothing once they are complete, so it is reached when one is. One that is longer than usual is taken to become a quarter
+-- longer still.
+local function kv_peak(engine, entry, need)
+  local answers = { { held = tonumber(entry.input_tokens), pace = tonumber(entry.answers) } }
+  answers[1].steps = (need - answers[1].held) / answers[1].pace
+  for _, id in ipairs(redis.call("ZRANGE", running_key(engine), 0, -1)) do
+    local fields = redis.call("HMGET", request_key(id), "input_tokens", "output_tokens", "answers", "kv", "granted")
+    local input, output, pace = tonumber(fields[1]), tonumber(fields[2]), tonumber(fields[3])
+    local more = math.max(tonumber(fields[4]) - input - output, math.floor(output / 4))
+    more = math.max(math.min(more, tonumber(fields[5]) - output), 0)
+    answers[#answers + 1] = { held = input + output, pace = pace, steps = more / pace }
+  end
+  table.sort(answers, function(one, other) return one.steps > other.steps end)
+  local held, pace, peak = 0, 0, 0
+  for _, answer in ipairs(answers) do
+    held, pace = held + answer.held, pace + answer.pace
+    peak = math.max(peak, held + pace * answer.steps)
+  end
+  return peak
 end
 
 -- Which gate is closed for this request, or nil.
@@ -79,8 +102,9 @@ local function closed_gate(engine, entry, window, sparse)
   end
   local kv_max = math.floor((tonumber(window.kv_tokens) or 0) * (sparse and 100 or KV_PERCENT_MAX) / 100)
   if kv_max > 0 then
-    local unreported = UNREPORTED_TOKENS * (running + 1)
-    if (tonumber(live.kv) or 0) + kv_need(engine, entry, window) + unreported > kv_max then
+    local need, free = kv_need(engine, entry, window), kv_max - UNREPORTED_TOKENS * (running + 1)
+    if (tonumber(live.kv) or 0) + need > free
+      and (window.books_whole_answers == "1" or kv_peak(engine, entry, need) > free) then
       return "kv"
     end
   end
@@ -104,7 +128,7 @@ local function start(id, engine, entry, window)
   end
   leave_queue(id, engine, flow)
   local served = served_of(flow, engine)
-  if served > tonumber(redis.call("GET", prefix .. "turn") or 0) then
+  if served > turn() then
     redis.call("SET", prefix .. "turn", whole(served))
   end
   charge_flow(flow, tonumber(entry.prompt_cost))

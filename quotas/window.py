@@ -16,6 +16,8 @@ RESERVED_PERCENT = 3
 RESERVED_SLOTS_MAX = 4
 # With so many slots the few that are kept cost next to nothing, and are kept always.
 STANDING_SLOTS_MIN = 32
+# A step lasts as long as the prompts in it, and whoever arrives waits for its end: half full, it costs no throughput.
+CHUNK_PARTS = 2
 # What an answer is taken to need until some were seen.
 ANSWER_TOKENS = 256
 
@@ -63,7 +65,7 @@ def window_of(
     slots: int,
     *,
     reserved_slots: int | None = None,
-    prefill_tokens_max: int = 0,
+    prefill_chunk_tokens: int = 0,
     kv_tokens: int = 0,
     books_whole_answers: bool = False,
 ) -> Window:
@@ -71,6 +73,7 @@ def window_of(
 
     Args:
         reserved_slots: None: by the number of slots.
+        prefill_chunk_tokens: prompt tokens that it reads in one step; 0 opens the gate.
         kv_tokens: its whole pool, where it tells one.
     """
     if reserved_slots is None:
@@ -78,7 +81,7 @@ def window_of(
     return Window(
         slots=slots,
         reserved_slots=min(reserved_slots, slots - 1),
-        prefill_tokens_max=prefill_tokens_max,
+        prefill_tokens_max=prefill_chunk_tokens // CHUNK_PARTS,
         kv_tokens=kv_tokens,
         books_whole_answers=books_whole_answers,
         is_reserve_standing=slots >= STANDING_SLOTS_MIN,

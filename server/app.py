@@ -76,7 +76,7 @@ def window_from(settings: Settings, engine: Engine) -> Window:
     return window_of(
         engine.slots,
         reserved_slots=None if settings.reserved_slots < 0 else settings.reserved_slots,
-        prefill_tokens_max=settings.engine_prefill_tokens,
+        prefill_chunk_tokens=settings.engine_prefill_tokens,
         kv_tokens=engine.kv_tokens,
     )
 

@@ -10,7 +10,7 @@ from benchmarks.sharing.ours import Figures, window
 from benchmarks.sharing.replay import Replay
 from benchmarks.sharing.workloads import SUITES
 
-EVERY, SMALL_EVERY = 8, 32
+EVERY, SMALL_EVERY = 2, 16
 # Shorter waits are over before anybody has read what they are.
 NOTICED_MS = 1_000
 FACTOR = 2
@@ -19,13 +19,15 @@ FACTOR = 2
 async def estimates(seed: int, redis: Redis, small: bool) -> Figures:  # noqa: FBT001
     """Predicted at arrival against what came."""
     every = SMALL_EVERY if small else EVERY
+    replay: Replay
     scheduler = LedgerScheduler(redis, {"a": window(A10G)})
 
     async def ask(job: Job) -> float | None:
-        return await scheduler.expected_wait_ms(job) if int(job.id) % every == 0 else None
+        return await scheduler.expected_wait_ms(job, replay.now_ms) if int(job.id) % every == 0 else None
 
     try:
-        result = await Replay(SUITES["real"].workload(seed), scheduler, {"a": A10G}, forecast=ask).run()
+        replay = Replay(SUITES["real"].workload(seed), scheduler, {"a": A10G}, forecast=ask)
+        result = await replay.run()
     finally:
         await scheduler.close()
     noticed = [(predicted, actual) for predicted, actual in result.estimates if actual >= NOTICED_MS]

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from benchmarks.sharing.job import Job
 from benchmarks.sharing.schedulers import Order, Total
 from quotas.cost import Cost
-from quotas.forecast import forecast
+from quotas.forecast import Experience, forecast
 from quotas.ledger import Entry, Ledger, Progress
 from quotas.policy import Limits
 from quotas.window import Window
@@ -76,6 +76,8 @@ class LedgerScheduler:
         self.cost = Cost()
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
+        self._experience = Experience()
+        self._estimates_ms: dict[str, tuple[int, float]] = {}
         self._orders: list[Order] = []
         self._reaped_ms = self._told_ms = float("-inf")
         self._arrivals = 0
@@ -128,20 +130,24 @@ class LedgerScheduler:
         limits = Limits(weight=self.weights.get(job.client, 100), queue_length_max=None)
         admission = await self.ledger.enqueue(entry, limits, replica=replica, queue_length_max=QUEUE_LENGTH_MAX)
         if admission.state == "running":
-            self._start(job)
+            self._start(job, now_ms)
         elif admission.state != "queued":
             self._orders.append(Order("reject", job))
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, now_ms: float) -> None:
         self._running.add(job.id)
+        if estimate := self._estimates_ms.pop(job.id, None):
+            estimated_ms, asked_ms = estimate
+            self._experience.learn(job.client, estimated_ms, int(now_ms - asked_ms))
         self._orders.append(Order("run", job))
 
-    async def expected_wait_ms(self, job: Job) -> float | None:
-        """What its client would be told now."""
+    async def expected_wait_ms(self, job: Job, now_ms: float) -> float | None:
+        """What its client would be told now; what becomes of it is learned from."""
         for engine in (await self.ledger.view()).engines:
             standing = forecast(engine).get(job.id)
             if standing and standing.wait_ms is not None:
-                return float(standing.wait_ms)
+                self._estimates_ms[job.id] = (standing.wait_ms, now_ms)
+                return self._experience.corrected(job.client, standing).wait_ms
         return None
 
     async def report(self, totals: Sequence[Total], now_ms: float) -> None:
@@ -187,7 +193,7 @@ class LedgerScheduler:
             while replica not in self.dead and (news := await self.ledger.news(replica, wait_ms=0)):
                 kind, request = news
                 if kind == "run":
-                    self._start(self._jobs[request])
+                    self._start(self._jobs[request], now_ms)
                 elif request in self._running:
                     self._orders.append(Order("stop", self._jobs[request]))
         orders, self._orders = self._orders, []

@@ -1,6 +1,6 @@
 """Which window our gateway is given on which hardware, and one replay with it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -27,22 +27,7 @@ UNREPORTED_TOKENS = 8
 
 def window(hardware: Hardware) -> Window:
     """What a server would set for it by itself."""
-    return window_of(SLOTS[hardware], prefill_tokens_max=hardware.chunk_tokens, kv_tokens=hardware.pool_tokens)
-
-
-def growth(record: Record) -> tuple[int, float]:
-    """What it holds, and how much longer its answer is expected to become."""
-    more = max(record.usual_tokens - record.output_tokens, record.output_tokens / 4)
-    return record.job.prompt_tokens + record.output_tokens, more
-
-
-def memory_peak(answers: Sequence[tuple[int, float]]) -> float:
-    """The most that will be held at once: all grow at one pace, and hold nothing when they are complete."""
-    held, count, peak = 0, 0, 0.0
-    for tokens, more in sorted(answers, key=lambda answer: -answer[1]):
-        held, count = held + tokens, count + 1
-        peak = max(peak, held + count * more)
-    return peak
+    return window_of(SLOTS[hardware], prefill_chunk_tokens=hardware.chunk_tokens, kv_tokens=hardware.pool_tokens)
 
 
 def room_in(gates: Window) -> Room:
@@ -55,9 +40,9 @@ def room_in(gates: Window) -> Room:
         unread = sum(record.job.prompt_tokens for record in flying if not record.has_begun)
         if unread and gates.prefill_tokens_max and unread + prompt > gates.prefill_tokens_max:
             return False
-        newcomer = max((job.prompt_tokens, usual(job.client)) for job in heads)
-        peak = memory_peak([*(growth(record) for record in flying), newcomer])
-        return peak + UNREPORTED_TOKENS * (len(flying) + 1) <= gates.kv_tokens * KV_SHARE_MAX
+        held = sum(record.job.prompt_tokens + max(record.output_tokens, record.usual_tokens / 2) for record in flying)
+        need = max(job.prompt_tokens + usual(job.client) / 2 for job in heads)
+        return held + need + UNREPORTED_TOKENS * (len(flying) + 1) <= gates.kv_tokens * KV_SHARE_MAX
 
     return fits
 

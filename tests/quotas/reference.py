@@ -206,9 +206,9 @@ class Box:
             if flow != entry.user
         )
         reserved = max(min(window.reserved_slots, window.slots - 1), 0)
+        if is_sparse:
+            reserved = 0 if len(self.holds(entry.user)) < reserved else min(reserved, 1)
         kept = reserved if is_expected else 0
-        if is_sparse and len(self.holds(entry.user)) < reserved:
-            kept = 0
         left = window.slots - kept - sum(request.entry.answers for request in running)
         if left < 1 or (running and left < entry.answers):
             return "slots"
@@ -218,36 +218,18 @@ class Box:
         prefill_max = window.prefill_tokens_max if prefill and not is_sparse else 0
         if prefill_max and prefill + entry.input_tokens > prefill_max:
             return "prefill"
+        kv = sum(request.kv for request in running) + self._kv_need(self.requests[name], window)
         kv_max = window.kv_tokens if is_sparse else window.kv_tokens * 95 // 100
-        if kv_max and self._kv_peak(self.requests[name], running) + UNREPORTED_TOKENS * (len(running) + 1) > kv_max:
+        if kv_max and kv + UNREPORTED_TOKENS * (len(running) + 1) > kv_max:
             return "kv"
         return None
 
     @staticmethod
     def _kv_need(request: Request, window: Window) -> int:
-        entry, usual = request.entry, window.answer_tokens * request.entry.answers
-        return entry.input_tokens + (request.granted if window.books_whole_answers else min(usual, request.granted))
-
-    def _kv_peak(self, candidate: Request, running: list[Request]) -> float:
-        """Step by step: what is held at the end of each answer by those that are not complete."""
-        window = self.windows[candidate.entry.engine]
-        everybody = [(candidate, self._kv_need(candidate, window)), *((request, request.kv) for request in running)]
-        whole = sum(kv for _, kv in everybody)
-        if window.books_whole_answers:
-            return whole
-        steps = {}
-        for request, kv in everybody:
-            more = max(kv - request.entry.input_tokens - request.output_tokens, request.output_tokens // 4)
-            steps[id(request)] = max(min(more, request.granted - request.output_tokens), 0) / request.entry.answers
-        peak = max(
-            sum(
-                request.entry.input_tokens + request.output_tokens + request.entry.answers * moment
-                for request, _ in everybody
-                if steps[id(request)] >= moment
-            )
-            for moment in steps.values()
+        half = window.answer_tokens // 2 * request.entry.answers
+        return request.entry.input_tokens + (
+            request.granted if window.books_whole_answers else min(half, request.granted)
         )
-        return min(peak, whole)
 
     def _start(self, name: str) -> None:
         request = self.requests[name]

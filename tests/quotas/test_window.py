@@ -45,6 +45,6 @@ def test_redis_is_told_every_gate(window: Window) -> None:
 
 def test_what_is_said_is_kept() -> None:
     """Prefill, memory and the way of reserving go into the window as they are."""
-    window = window_of(8, prefill_tokens_max=2_048, kv_tokens=50_000, books_whole_answers=True)
-    assert (window.prefill_tokens_max, window.kv_tokens, window.books_whole_answers) == (2_048, 50_000, True)
+    window = window_of(8, prefill_chunk_tokens=2_048, kv_tokens=50_000, books_whole_answers=True)
+    assert (window.prefill_tokens_max, window.kv_tokens, window.books_whole_answers) == (1_024, 50_000, True)
     assert (window_of(8).prefill_tokens_max, window_of(8).kv_tokens) == (0, 0)

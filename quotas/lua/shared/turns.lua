@@ -2,13 +2,12 @@
 --
 -- The head of the poorest flow is next. If it does not fit, nobody is: to skip it would let cheap requests pass dear
 -- ones, and weights would mean nothing. What an engine can take is its window, three gates:
---   slots    answers at a time; some are kept for sparse flows, as long as any came lately beside the one in question,
---            and for no flow more of them than there are
+--   slots    answers at a time; some are kept for sparse flows, as long as any came lately beside the one in question
 --   prefill  prompt tokens whose first token has not come: keeps the engine's own queue empty. One is always allowed,
 --            and sparse flows are free of it
---   kv       tokens that hold memory: the most that will be held at once, if all answers become as long as is usual for
---            their flows. Answers of different ages share a pool that could not hold all of them whole; those that began
---            together are full together. Sparse flows may fill the pool; the others stop a little before
+--   kv       tokens that hold memory. A request counts from the start with its prompt and half of the flow's usual
+--            answer, which is what answers hold on average, and with more as it grows. Sparse flows may fill the pool; the
+--            others stop a little before
 -- A gate of 0 is open. A sparse flow that does not fit takes the place of the richest flow's youngest revocable lease.
 
 -- How long slots are kept after a sparse flow was last seen.
@@ -34,7 +33,8 @@ local function guest_expected(engine, flow, window)
   if window.is_reserve_standing == "1" then
     return true
   end
-  for _, seen in ipairs(redis.call("ZRANGEBYSCORE", prefix .. "sparse:" .. engine, now - SPARSE_REMEMBERED_MS + 1, "+inf")) do
+  local since = now - SPARSE_REMEMBERED_MS + 1
+  for _, seen in ipairs(redis.call("ZRANGEBYSCORE", prefix .. "sparse:" .. engine, since, "+inf")) do
     if seen ~= flow and is_sparse(seen, engine) then
       return true
     end
@@ -42,16 +42,16 @@ local function guest_expected(engine, flow, window)
   return false
 end
 
--- How many slots a request of this flow has to leave to sparse flows.
+-- How many slots a request of this flow has to leave to sparse flows. Those that are sparse leave each other one: who sends
+-- a batch after each pause must not hold all of them.
 local function kept_slots(engine, flow, window, sparse)
   local reserved = math.max(math.min(tonumber(window.reserved_slots) or 0, slots_of(window) - 1), 0)
-  if sparse and redis.call("SCARD", holds_key(flow)) < reserved then
-    return 0
+  if sparse then
+    reserved = redis.call("SCARD", holds_key(flow)) < reserved and 0 or math.min(reserved, 1)
   end
-  return guest_expected(engine, flow, window) and reserved or 0
+  return reserved > 0 and guest_expected(engine, flow, window) and reserved or 0
 end
 
--- What a request will hold when its answer is complete.
 local function kv_need(engine, entry, window)
   local granted = math.max(tonumber(entry.granted) or 0, 0)
   if window.books_whole_answers == "1" then
@@ -59,29 +59,7 @@ local function kv_need(engine, entry, window)
   end
   local usual = redis.call("HGET", flow_key(entry.user), "answer_tokens")
     or redis.call("HGET", live_key(engine), "answer_tokens") or window.answer_tokens
-  return entry.input_tokens + math.min((tonumber(usual) or 0) * entry.answers, granted)
-end
-
--- The most that running requests and one that needs `need` will hold at once. All answers grow at one pace, and hold
--- nothing once they are complete, so it is reached when one is. One that is longer than usual is taken to become a quarter
--- longer still.
-local function kv_peak(engine, entry, need)
-  local answers = { { held = tonumber(entry.input_tokens), pace = tonumber(entry.answers) } }
-  answers[1].steps = (need - answers[1].held) / answers[1].pace
-  for _, id in ipairs(redis.call("ZRANGE", running_key(engine), 0, -1)) do
-    local fields = redis.call("HMGET", request_key(id), "input_tokens", "output_tokens", "answers", "kv", "granted")
-    local input, output, pace = tonumber(fields[1]), tonumber(fields[2]), tonumber(fields[3])
-    local more = math.max(tonumber(fields[4]) - input - output, math.floor(output / 4))
-    more = math.max(math.min(more, tonumber(fields[5]) - output), 0)
-    answers[#answers + 1] = { held = input + output, pace = pace, steps = more / pace }
-  end
-  table.sort(answers, function(one, other) return one.steps > other.steps end)
-  local held, pace, peak = 0, 0, 0
-  for _, answer in ipairs(answers) do
-    held, pace = held + answer.held, pace + answer.pace
-    peak = math.max(peak, held + pace * answer.steps)
-  end
-  return peak
+  return entry.input_tokens + math.min(math.floor((tonumber(usual) or 0) / 2) * entry.answers, granted)
 end
 
 -- Which gate is closed for this request, or nil.
@@ -102,9 +80,8 @@ local function closed_gate(engine, entry, window, sparse)
   end
   local kv_max = math.floor((tonumber(window.kv_tokens) or 0) * (sparse and 100 or KV_PERCENT_MAX) / 100)
   if kv_max > 0 then
-    local need, free = kv_need(engine, entry, window), kv_max - UNREPORTED_TOKENS * (running + 1)
-    if (tonumber(live.kv) or 0) + need > free
-      and (window.books_whole_answers == "1" or kv_peak(engine, entry, need) > free) then
+    local unreported = UNREPORTED_TOKENS * (running + 1)
+    if (tonumber(live.kv) or 0) + kv_need(engine, entry, window) + unreported > kv_max then
       return "kv"
     end
   end

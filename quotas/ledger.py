@@ -242,6 +242,15 @@ class Ledger:
         await self._redis.set(f"{self._prefix}policy_version", version)
         return version
 
+    async def cache_key(self, fresh: str) -> str:
+        """The box's key for the salts of prompt caches: what there is, else `fresh` from now on."""
+        pipe: Any = self._redis.pipeline(transaction=False)
+        async with pipe:
+            pipe.setnx(f"{self._prefix}cache_key", fresh)
+            pipe.get(f"{self._prefix}cache_key")
+            _, key = await pipe.execute()
+        return str(key)
+
     async def load(self, engine: str) -> tuple[int, int]:
         """How many requests of `engine` run and wait."""
         pipe: Any = self._redis.pipeline(transaction=False)

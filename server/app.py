@@ -36,6 +36,7 @@ from server.api.faults import answer_fault
 from server.api.origin import OriginCheck
 from server.api.scope import RequestScopes
 from server.chat.pipeline import Pipeline
+from server.chat.salts import Salts
 from server.clock import Clock, SystemClock
 from server.db.session import Database
 from server.engines.openai_compatible import OpenAICompatible
@@ -150,6 +151,7 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
     keys = ApiKeys(database, access, clock)
     quotas = Quotas(database, access, clock)
     authentication = Authentication(keys, logins, access)
+    salts = Salts(lambda: ledger.cache_key(new_token()))
     shares = Shares(ledger, outlook, quotas)
     costs = costs_from(settings)
     parts = {
@@ -158,7 +160,9 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         "keys": keys,
         "ledger": ledger,
         "logins": logins,
-        "pipeline": Pipeline(pool=pool, gate=gate, quotas=quotas, access=access, clock=clock, costs=costs),
+        "pipeline": Pipeline(
+            pool=pool, gate=gate, quotas=quotas, access=access, salts=salts, clock=clock, costs=costs
+        ),
         "pool": pool,
         "quotas": quotas,
         "shares": shares,

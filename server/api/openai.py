@@ -11,6 +11,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from quotas.forecast import Standing
 from server.accounts.authentication import Authentication
+from server.accounts.quotas import Quotas
 from server.api.documentation import ChatCompletion, Completion, Embedding
 from server.api.faults import error_event
 from server.api.scope import request_scope
@@ -159,19 +160,26 @@ async def embeddings(
 
 
 @get("/models")
-async def models(principal: NamedDependency[Principal], pool: NamedDependency[Pool]) -> dict[str, Any]:
-    """Every model that can be asked."""
-    return {"object": "list", "data": [_listed(route) for route in pool.routes()]}
+async def models(
+    principal: NamedDependency[Principal], pool: NamedDependency[Pool], quotas: NamedDependency[Quotas]
+) -> dict[str, Any]:
+    """Every model that the caller may ask."""
+    limits, _ = await quotas.of(principal)
+    return {"object": "list", "data": [_listed(route) for route in pool.routes() if limits.allows(route.model.id)]}
 
 
 @get("/models/{model:path}")
 async def model(
-    model: FromPath[str], principal: NamedDependency[Principal], pool: NamedDependency[Pool]
+    model: FromPath[str],
+    principal: NamedDependency[Principal],
+    pool: NamedDependency[Pool],
+    quotas: NamedDependency[Quotas],
 ) -> dict[str, Any]:
     """One model."""
+    limits, _ = await quotas.of(principal)
     for route in pool.routes():
         # Litestar's path parameters begin with the slash.
-        if route.model.id in {model, model.removeprefix("/")}:
+        if route.model.id in {model, model.removeprefix("/")} and limits.allows(route.model.id):
             return _listed(route)
     raise NotFound("There is no such model. GET /v1/models lists them.", code="model_not_found")
 

@@ -24,10 +24,11 @@ from server.accounts.quotas import Quotas
 from server.chat.assembly import Assembly
 from server.chat.bounds import bounds_of, is_bound
 from server.chat.meter import Meter
+from server.chat.salts import Salts
 from server.clock import Clock
 from server.engines.pool import Pool, Route
 from server.engines.protocol import Reply
-from server.errors import EngineFailed, NotAllowed, TooMany, Unavailable, WirthforgeError
+from server.errors import EngineFailed, NotAllowed, Unavailable, WirthforgeError
 from server.messages import ModelRequest, Principal, Surface
 from server.sharing.gate import Gate, QuotasChanged
 from server.sharing.lease import Asking, Lease, Taken, Tell
@@ -69,13 +70,22 @@ class Pipeline:
     """The way of a request, with the parts it needs."""
 
     def __init__(
-        self, *, pool: Pool, gate: Gate, quotas: Quotas, access: Access, clock: Clock, costs: Mapping[str, Cost]
+        self,
+        *,
+        pool: Pool,
+        gate: Gate,
+        quotas: Quotas,
+        access: Access,
+        salts: Salts,
+        clock: Clock,
+        costs: Mapping[str, Cost],
     ) -> None:
         self._pool = pool
         self._gate = gate
         self._quotas = quotas
         self._clock = clock
         self._access = access
+        self._salts = salts
         self._costs = costs
 
     async def answer(
@@ -101,7 +111,8 @@ class Pipeline:
             **budget_headers(lease.limits, lease.admission.budget),
         }
         try:
-            reply = await _opened(request, route, lease)
+            salt = await self._salts.of(lease.entry.user, request.model)
+            reply = await _opened(request, route, lease, salt)
             stack.callback(reply.close)
             lease.on_taken = partial(_give_up, reply, lease)
             if request.surface not in STREAMED:
@@ -168,13 +179,13 @@ def _for_engine(request: ModelRequest, lease: Lease) -> dict[str, object]:
     return body
 
 
-async def _opened(request: ModelRequest, route: Route, lease: Lease) -> Reply:
+async def _opened(request: ModelRequest, route: Route, lease: Lease, salt: str) -> Reply:
     """The engine's answer, begun. A long prompt takes minutes until then, and the lease may be lost meanwhile."""
     task = asyncio.current_task()
     assert task is not None
     lease.on_taken = task.cancel
     try:
-        return await route.engine.open(request.surface, _for_engine(request, lease), str(request.id))
+        return await route.engine.open(request.surface, _for_engine(request, lease), str(request.id), salt)
     except asyncio.CancelledError:
         if lease.taken is None or task.uncancel():
             raise  # the client left
@@ -235,12 +246,14 @@ async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[by
         raise
 
 
-def _overrun(lease: Lease, meter: Meter) -> TooMany | None:
+def _overrun(lease: Lease, meter: Meter) -> EngineFailed | None:
     """What is wrong where an engine writes more than it was told to, and than may be charged; claims do not count."""
     is_within = meter.events <= lease.admission.granted + OVERSHOOT_TOKENS_MAX
     if is_within or meter.is_complete or not is_bound(lease.limits):
         return None
-    return TooMany("The engine went on beyond what your budget affords.", code="budget_exceeded")
+    return EngineFailed(
+        f"Engine {lease.entry.engine} went on beyond the length it was asked for.", code="engine_overran"
+    )
 
 
 def _complete(lease: Lease, meter: Meter) -> None:

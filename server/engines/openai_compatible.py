@@ -67,6 +67,7 @@ class OpenAICompatible:
         self,
         base_url: str,
         *,
+        kind: str = "openai",
         slots: int,
         silence_ms_max: int,
         name: str = "",
@@ -75,6 +76,7 @@ class OpenAICompatible:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.name = name or _name(self.base_url)
+        self.kind = kind
         self.slots = slots
         self.kv_tokens = 0
         self._has_metrics = True
@@ -150,7 +152,7 @@ class OpenAICompatible:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise EngineFailed(f"Engine {self.name} cannot be reached.", code=UNREACHABLE) from error
 
-    async def open(self, surface: Surface, body: dict[str, Any], request_id: str) -> "OpenAIReply":
+    async def open(self, surface: Surface, body: dict[str, Any], request_id: str, salt: str) -> "OpenAIReply":
         """POST the request; see `Engine.open`."""
         try:
             encoded = msgspec.json.encode(body)

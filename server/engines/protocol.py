@@ -37,12 +37,14 @@ class Engine(Protocol):
 
     Attributes:
         name: unique on this box, shown to users and in usage.
+        kind: which sort of engine it is, as the registry names it: openai, llama-server, vllm, sglang, tgi, ollama, embedded.
         slots: how many requests it takes at a time.
         kv_tokens: the pool that all running requests share, prompts and answers; 0 where it is not known, or each slot
             has its own.
     """
 
     name: str
+    kind: str
     slots: int
     kv_tokens: int
 
@@ -58,12 +60,13 @@ class Engine(Protocol):
         """How the engine feels, and its `kv_tokens`, if it tells; None if it does not. Never raises for its faults."""
         ...
 
-    async def open(self, surface: Surface, body: dict[str, Any], request_id: str) -> Reply:
+    async def open(self, surface: Surface, body: dict[str, Any], request_id: str, salt: str) -> Reply:
         """Send a request; returns once the engine has begun to answer with success.
 
         Args:
             body: OpenAI's request object.
             request_id: goes along, so that the engine's log and ours can be read together.
+            salt: the same for all requests of one person to one model, and nobody else's; keeps prompt caches apart.
 
         Raises:
             InvalidRequest: the engine refuses the request itself.

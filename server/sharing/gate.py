@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import DataError, RedisError
 
 from quotas.ledger import Admission, Entry, Fact, Ledger, Progress
 from quotas.window import Window
@@ -336,6 +336,9 @@ class Gate:
         end = await self._ends.get()
         try:
             await end()
+        except DataError:
+            # It can never be written; the lease runs out by itself.
+            log.exception("an end was lost")
         except BaseException:
             # Back in the queue, also when cancelled: the order of ends means nothing, since each names its request.
             self._ends.put_nowait(end)

@@ -206,6 +206,18 @@ async def test_a_model_that_is_not_ones_own_is_forbidden(box: Box, ann: Person, 
         assert (await client.post(path, json=body)).status_code == 200
 
 
+async def test_a_model_that_is_not_ones_own_is_not_listed(box: Box, ann: Person) -> None:
+    """Nor found by its name; another person still sees it."""
+    await box.allow(ann, models=["other-*"])
+    other = await box.person("sees-all")
+    async with box.http() as client:
+        for person, names in ((ann, []), (other, [MODEL])):
+            listed = (await client.get("/v1/models", headers=person.bearer)).json()["data"]
+            assert [model["id"] for model in listed] == names
+            status = (await client.get(f"/v1/models/{MODEL}", headers=person.bearer)).status_code
+            assert status == (200 if names else 404)
+
+
 async def test_an_answer_longer_than_the_context_is_refused(make_box: MakeBox, settings: Settings) -> None:
     """As OpenAI does, with the numbers; a prompt that cannot fit likewise."""
     async with serve_raw(models=[reply(b'{"data":[{"id":"raw","max_model_len":100}]}')]) as raw:
@@ -277,8 +289,8 @@ async def test_an_engine_that_does_not_stop_is_stopped(box: Box, ann: Person, or
     async with asyncio.timeout(10):
         answer = await asked(box, ann, stream=is_stream, max_tokens=100)
         await order.gone.wait()
-    assert answer.status_code == (200 if is_stream else 429)
-    assert '"budget_exceeded"' in answer.text
+    assert answer.status_code == (200 if is_stream else 502)
+    assert '"engine_overran"' in answer.text
     (row,) = await box.usage(1)
     assert row.outcome == "failed"
     assert row.output_tokens > 100 + OVERSHOOT_TOKENS_MAX

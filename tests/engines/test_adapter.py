@@ -101,7 +101,7 @@ async def test_a_redirect_is_not_followed(engine_at: MakeEngine, status: str) ->
             with pytest.raises(EngineFailed, match=status[:3]):
                 await engine.probe()
             with pytest.raises(EngineFailed, match=status[:3]):
-                await engine.open("chat.completions", CHAT, "id")
+                await engine.open("chat.completions", CHAT, "id", "salt")
         assert elsewhere.seen == []
 
 
@@ -112,7 +112,7 @@ async def test_a_compressed_answer_is_read(engine_at: MakeEngine) -> None:
     async with serve_raw(models=[reply(squeezed, Content_Encoding="gzip")], embeddings=[answer]) as raw:
         engine = engine_at(raw.url)
         assert len(await engine.probe()) == 1
-        opened = await engine.open("embeddings", {}, "id")
+        opened = await engine.open("embeddings", {}, "id", "salt")
         assert await opened.read() == b'{"ok":1}'
         opened.close()
         assert all("gzip" not in head for head, _ in raw.seen)
@@ -125,7 +125,7 @@ async def test_rubbish_that_claims_to_be_compressed_is_the_engines_fault(engine_
         engine = engine_at(raw.url)
         with pytest.raises(EngineFailed):
             await engine.probe()
-        opened = await engine.open("embeddings", {}, "id")
+        opened = await engine.open("embeddings", {}, "id", "salt")
         with pytest.raises(EngineFailed):
             await opened.read()
         opened.close()
@@ -136,7 +136,7 @@ async def test_a_refusal_in_pieces_is_still_told(engine_at: MakeEngine) -> None:
     body = json.dumps({"error": {"message": "too long for this context"}}).encode()
     async with serve_raw(chat=packets(reply(body, "400 Bad Request"), 60)) as raw:
         with pytest.raises(InvalidRequest, match="too long for this context") as caught:
-            await engine_at(raw.url).open("chat.completions", CHAT, "id")
+            await engine_at(raw.url).open("chat.completions", CHAT, "id", "salt")
     assert caught.value.code == "context_length_exceeded"
 
 
@@ -145,7 +145,7 @@ async def test_a_refusal_that_cannot_be_read_is_a_refusal(engine_at: MakeEngine,
     """Any body may come with a 400."""
     async with serve_raw(chat=[reply(body, "400 Bad Request")]) as raw:
         with pytest.raises(InvalidRequest, match="refuses the request"):
-            await engine_at(raw.url).open("chat.completions", CHAT, "id")
+            await engine_at(raw.url).open("chat.completions", CHAT, "id", "salt")
 
 
 async def test_an_engine_that_says_nothing_has_failed(engine_at: MakeEngine) -> None:
@@ -153,10 +153,10 @@ async def test_an_engine_that_says_nothing_has_failed(engine_at: MakeEngine) -> 
     async with serve_raw(chat=[b""]) as raw:
         raw.hold.clear()
         with pytest.raises(EngineTimeout):
-            await engine_at(raw.url).open("chat.completions", CHAT, "id")
+            await engine_at(raw.url).open("chat.completions", CHAT, "id", "salt")
     async with serve_raw(chat=[STREAM_BEGUN, b"data: {}\n\n"]) as raw:
         raw.hold.clear()
-        opened = await engine_at(raw.url).open("chat.completions", CHAT, "id")
+        opened = await engine_at(raw.url).open("chat.completions", CHAT, "id", "salt")
         chunks = opened.chunks()
         assert await anext(chunks) == b"data: {}\n\n"
         with pytest.raises(EngineTimeout):
@@ -177,7 +177,7 @@ async def test_a_machine_that_does_not_take_the_call_cannot_be_reached(
             caller.connect_ex(deaf.getsockname())
         engine = engine_at(f"http://127.0.0.1:{deaf.getsockname()[1]}/v1")
         with pytest.raises(EngineFailed, match="cannot be reached"):
-            await engine.open("chat.completions", CHAT, "id")
+            await engine.open("chat.completions", CHAT, "id", "salt")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ async def test_what_is_no_http_is_the_engines_fault(engine_at: MakeEngine, answe
         with pytest.raises(EngineFailed):
             await engine.probe()
         with pytest.raises(WirthforgeError):
-            await engine.open("chat.completions", CHAT, "id")
+            await engine.open("chat.completions", CHAT, "id", "salt")
 
 
 async def test_cookies_are_not_kept(engine_at: MakeEngine) -> None:

@@ -24,6 +24,7 @@
 --   reaped:<id>            string  the lease was taken away; remembered for a while, so that its holder learns of it
 --   turn                   number  the highest counter that was ever dispatched, on any engine
 --   policy_version         string  changes with every change of a quota
+--   cache_key              string  makes the salts that keep prompt caches apart
 --   alive                  zset    replica -> until when it counts as alive, ms
 --   go:<replica>           list    news for that replica: "run:<id>", "revoke:<id>"
 --   reaped_ms              number  when leases were last looked at

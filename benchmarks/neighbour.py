@@ -62,6 +62,8 @@ class Tally:
 
     def row(self, alone: "Tally") -> str:
         """The first visit, p50 and p99 of the others beside alone."""
+        if not self.first_token_ms:
+            raise RuntimeError("nobody was answered: the box refuses everything")
         first, *others = self.first_token_ms
         # Where the first visit is still waiting at the end, it is all there is.
         p50, p99 = quantiles(others or [first])

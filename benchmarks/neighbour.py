@@ -49,7 +49,7 @@ class Load:
 
 
 SIMULATED = Load(MODEL, hog_tokens=200, victim_tokens=50, pace_ms=20, gap_s=1.0, seconds=40)
-LLAMA = Load("slow", hog_tokens=300, victim_tokens=20, pace_ms=0, gap_s=4.0, seconds=90)
+LLAMA = Load("slow", hog_tokens=300, victim_tokens=20, pace_ms=0, gap_s=4.0, seconds=60)
 
 
 @dataclass

@@ -242,6 +242,15 @@ class Ledger:
         await self._redis.set(f"{self._prefix}policy_version", version)
         return version
 
+    async def pin(self, place: str, request: str, salt: str, slots: int) -> tuple[int, bool]:
+        """A slot inside an engine, and whether what it holds is of this salt; -1: none, -2: none yet."""
+        slot, is_own = await self._run("pin", place, request, salt, slots)
+        return int(slot), bool(is_own)
+
+    async def own(self, place: str, request: str, salt: str, slot: int) -> None:
+        """What the slot holds is of this salt, if the request still has it."""
+        await self._run("own", place, request, salt, slot)
+
     async def cache_key(self, fresh: str) -> str:
         """The box's key for the salts of prompt caches: what there is, else `fresh` from now on."""
         pipe: Any = self._redis.pipeline(transaction=False)

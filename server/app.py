@@ -30,27 +30,32 @@ from server.accounts.quotas import Quotas
 from server.accounts.secrets import new_token
 from server.accounts.throttle import LoginThrottle
 from server.accounts.users import Users
-from server.api import health, openai
+from server.api import health, openai, tgi
 from server.api.documentation import documentation
 from server.api.faults import answer_fault
 from server.api.origin import OriginCheck
 from server.api.scope import RequestScopes
 from server.chat.pipeline import Pipeline
-from server.chat.salts import Salts
+from server.chat.salts import LedgerPins, Salts
 from server.clock import Clock, SystemClock
 from server.db.session import Database
-from server.engines.openai_compatible import OpenAICompatible
-from server.engines.pool import Pool
+from server.engines.fleet import Fleet
+from server.engines.isolation import Pins
+from server.engines.kinds import Defaults, EngineSpec, load_kinds, read_spec
 from server.engines.protocol import Engine
-from server.errors import StartError
+from server.errors import InvalidRequest, StartError
+from server.hardware.history import History
+from server.hardware.monitor import Monitor
+from server.hardware.providers import load as hardware_of
 from server.messages import Principal
 from server.settings import Settings
 from server.sharing.gate import Gate
 from server.sharing.outlook import Outlook
 from server.usage.report import UsageReport
 from server.usage.writer import UsageWriter
-from server.web import admin, pages, sharing, usage
+from server.web import admin, hardware, pages, sharing, usage
 from server.web.accounts import Accounts
+from server.web.engines import EngineAdmin
 from server.web.quotas import QuotaAdmin, own_quota
 from server.web.sharing import Shares, Sockets
 
@@ -64,21 +69,44 @@ Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 log = structlog.get_logger(__name__)
 
 
+def defaults_from(settings: Settings, pins: Pins | None = None) -> Defaults:
+    """What holds for engines that do not say otherwise."""
+    return Defaults(
+        slots=settings.engine_slots,
+        silence_ms_max=settings.engine_silence_ms_max,
+        stall_ms_max=settings.engine_stall_ms_max,
+        pins=pins,
+    )
+
+
 def engines_from(settings: Settings) -> list[Engine]:
-    """An adapter for every engine URL in the settings."""
-    return [
-        OpenAICompatible(url, slots=settings.engine_slots, silence_ms_max=settings.engine_silence_ms_max)
-        for url in settings.engines
-    ]
+    """An adapter for every engine in the settings. Raises StartError."""
+    kinds, defaults = load_kinds(), defaults_from(settings)
+    try:
+        specs = [read_spec(text) for text in settings.engines]
+    except InvalidRequest as error:
+        raise StartError(f"The setting engines is wrong: {error.message}") from None
+    if unknown := [spec.kind for spec in specs if spec.kind not in kinds]:
+        raise StartError(f"There is no kind of engine that is called {unknown[0]}: {', '.join(sorted(kinds))}.")
+    if len({spec.name for spec in specs}) < len(specs):
+        raise StartError("The setting engines names two engines alike.")
+    return [kinds[spec.kind](spec, defaults) for spec in specs]
 
 
-def window_from(settings: Settings, engine: Engine) -> Window:
-    """How much an engine is given at a time."""
+def window_from(settings: Settings, engine: Engine, spec: EngineSpec | None = None) -> Window:
+    """How much an engine is given at a time: what its admin says, else what it says itself, else the settings."""
+
+    def first(*numbers: int | None) -> int:
+        return next((number for number in numbers if number is not None), 0)
+
+    spec = spec or EngineSpec(name=engine.name, kind=engine.kind, url="")
+    reserved = first(spec.reserved_slots, settings.reserved_slots)
     return window_of(
-        engine.slots,
-        reserved_slots=None if settings.reserved_slots < 0 else settings.reserved_slots,
-        prefill_chunk_tokens=settings.engine_prefill_tokens,
-        kv_tokens=engine.kv_tokens,
+        first(spec.slots, engine.slots),
+        reserved_slots=None if reserved < 0 else reserved,
+        prefill_chunk_tokens=first(spec.prefill_tokens, engine.prefill_chunk_tokens, settings.engine_prefill_tokens),
+        kv_tokens=first(spec.kv_tokens, engine.kv_tokens),
+        books_whole_answers=engine.books_whole_answers,
     )
 
 
@@ -104,14 +132,18 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
     litestar = Litestar(
         route_handlers=[
             openai.router(),
+            tgi.router(),
             *health.handlers(),
             Accounts,
             admin.Admin,
+            EngineAdmin,
             QuotaAdmin,
             own_quota,
             sharing.own_share,
             sharing.live,
             usage.own_usage,
+            hardware.hardware,
+            hardware.hardware_history,
             pages.api_docs,
             pages.page,
         ],
@@ -138,12 +170,9 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
     ledger = Ledger(redis)
     outlook = Outlook(ledger, clock)
     gate = Gate(ledger, outlook, replica=replica, clock=clock, settings=settings)
-    pool = Pool(
-        engines,
-        clock=clock,
-        on_probed=lambda engine: gate.set_window(engine.name, window_from(settings, engine)),
-        on_pressure=gate.feel,
-    )
+    fleet = _fleet(settings, engines, gate=gate, ledger=ledger, database=database, clock=clock)
+    records = History(database, clock)
+    monitor = Monitor(hardware_of(clock), clock, records)
     writer = UsageWriter(ledger, database, clock, reader=replica)
     passwords = Passwords()
     access = Access(ledger, clock)
@@ -156,17 +185,30 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
     costs = costs_from(settings)
     parts = {
         "authentication": authentication,
+        "clock": clock,
         "database": database,
         "keys": keys,
         "ledger": ledger,
         "logins": logins,
         "pipeline": Pipeline(
-            pool=pool, gate=gate, quotas=quotas, access=access, salts=salts, clock=clock, costs=costs
+            pool=fleet.pool,
+            gate=gate,
+            quotas=quotas,
+            access=access,
+            residency=fleet.residency,
+            salts=salts,
+            clock=clock,
+            costs=costs,
         ),
-        "pool": pool,
+        "pool": fleet.pool,
         "quotas": quotas,
+        "registry": fleet.registry,
+        "residency": fleet.residency,
+        "roster": fleet.roster,
         "shares": shares,
         "sockets": Sockets(shares, authentication),
+        "hardware_monitor": monitor,
+        "hardware_records": records,
         "usage_report": UsageReport(database),
         "users": Users(database, access, passwords, clock),
     }
@@ -177,14 +219,30 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         async with AsyncExitStack() as stack:
             stack.push_async_callback(database.close)
             stack.push_async_callback(redis.aclose)
-            stack.push_async_callback(pool.close)
-            await pool.probe_all()
+            stack.push_async_callback(fleet.close)
+            await fleet.start()
             stack.push_async_callback(writer.close)
-            for loop in (writer.run, gate.run, pool.run):
+            stack.callback(monitor.close)
+            for loop in (writer.run, gate.run, monitor.run, *fleet.loops):
                 stack.push_async_callback(_stop, _start(loop))
             yield
 
     return parts, running
+
+
+def _fleet(
+    settings: Settings, engines: Sequence[Engine], *, gate: Gate, ledger: Ledger, database: Database, clock: Clock
+) -> Fleet:
+    return Fleet(
+        engines,
+        database=database,
+        clock=clock,
+        defaults=defaults_from(settings, LedgerPins(ledger, clock)),
+        memory_bytes=settings.models_memory_bytes,
+        on_window=lambda engine, spec: gate.set_window(engine.name, window_from(settings, engine, spec)),
+        on_pressure=gate.feel,
+        on_gone=gate.forget,
+    )
 
 
 def connect_redis(url: str) -> Redis:

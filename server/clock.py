@@ -24,6 +24,10 @@ class Clock(Protocol):
         """Milliseconds that never go back; only differences mean something."""
         ...
 
+    def monotonic_us(self) -> int:
+        """The same in microseconds, to measure what is short."""
+        ...
+
     async def sleep_ms(self, duration_ms: int) -> None:
         """Let `duration_ms` pass."""
         ...
@@ -39,6 +43,10 @@ class SystemClock:
     def monotonic_ms(self) -> int:
         """Milliseconds since some moment in the past."""
         return time.monotonic_ns() // 1_000_000
+
+    def monotonic_us(self) -> int:
+        """Microseconds since the same moment."""
+        return time.monotonic_ns() // 1_000
 
     async def sleep_ms(self, duration_ms: int) -> None:
         """Let `duration_ms` pass."""

@@ -49,19 +49,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     redis_url: str = ""
     database_connections_max: Positive = 10
 
-    # OpenAI-compatible base URLs; where there are some, no embedded model is started.
+    # [name=][kind+]URL, such as http://host:8000/v1 or tgi+http://host; where there are some, no embedded model starts.
     engines: tuple[str, ...] = ()
     # Slots of an engine that does not say how many it has.
     engine_slots: Positive = 16
-    # Prompt tokens that an engine reads in one step (vLLM's max_num_batched_tokens, llama.cpp's batch): so many are
-    # given to it ahead of their first token. 0: as many as come.
+    # Prompt tokens that an engine reads in one step (vLLM's max_num_batched_tokens, llama.cpp's batch): half as many
+    # are given to it ahead of their first token. 0: as many as come.
     engine_prefill_tokens: Annotated[int, Meta(ge=0)] = 2048
+    # What models that the server loads and unloads on engines may take together. 0: no bound, the engines decide.
+    models_memory_bytes: Annotated[int, Meta(ge=0)] = 0
     # Slots of each engine that are kept for people who ask now and then, while any are about. -1: by its size.
     reserved_slots: Annotated[int, Meta(ge=-1)] = -1
     # What tokens cost, as model=input:output; a model that is not named costs 1:2.
     costs: tuple[str, ...] = ()
     # An engine that says nothing for so long has failed. A long prompt on a CPU takes minutes.
     engine_silence_ms_max: Positive = 300_000
+    # The same between tokens, once the first has come.
+    engine_stall_ms_max: Positive = 60_000
 
     # Embedded models: GGUF paths or hf:owner/repo:file.
     models: tuple[str, ...] = ()

@@ -39,6 +39,9 @@ REFUSALS = Counter(
 LEASES_REAPED = Counter(
     "wirthforge_leases_reaped_total", "Leases taken back from replicas that were gone.", registry=REGISTRY
 )
+MODEL_LOAD_SECONDS = Histogram(
+    "wirthforge_model_load_seconds", "Time that loading a model took.", ("engine",), buckets=SECONDS, registry=REGISTRY
+)
 ENGINE_UP = Gauge(
     "wirthforge_engine_up", "Whether the engine answered when last asked.", ("engine",), registry=REGISTRY
 )

@@ -45,8 +45,10 @@ class Person:
 class Box:
     """A running server and ways to reach it."""
 
-    def __init__(self, url: str, database: Database, access: Access, clock: Clock) -> None:
+    def __init__(self, url: str, database: Database, ledger: Ledger, clock: Clock) -> None:
+        access = Access(ledger, clock)
         self.url = url
+        self.ledger = ledger
         self.database = database
         self.clock = clock
         self.users = Users(database, access, Passwords(), clock)
@@ -112,7 +114,7 @@ async def serve_box(
     database = Database(settings.database_url, connections_max=3)
     redis = connect_redis(settings.redis_url)
     try:
-        yield Box(address(settings, listening), database, Access(Ledger(redis), clock), clock)
+        yield Box(address(settings, listening), database, Ledger(redis), clock)
     finally:
         server.stop()
         await database.close()

@@ -21,6 +21,10 @@ class FakeClock:
         """Milliseconds since the beginning."""
         return self._passed // timedelta(milliseconds=1)
 
+    def monotonic_us(self) -> int:
+        """Microseconds since the beginning."""
+        return self._passed // timedelta(microseconds=1)
+
     async def sleep_ms(self, duration_ms: int) -> None:
         """Wait until a test has let `duration_ms` pass."""
         turn = asyncio.get_running_loop().create_future()

@@ -79,7 +79,8 @@ def _neighbours() -> dict[str, Suite]:
             targets = (
                 (Target("p99 / alone", "≤", 20, 30), Target("p99 ms", "≤", 1000, 1500))
                 if hog == "long prompts"
-                else (Target("p99 / alone", "≤", 5, 12),)
+                # The small pool of the H100 runs full with every cohort of answers (docs/decisions/0011).
+                else (Target("p99 / alone", "≤", 5, 12 if machine == "A100" else None),)
             )
             targets = (*targets, Target("throughput / FCFS", "≥", 0.99 if machine == "A100" else 0.98, 0.95))
             suites[f"{machine} {hog}"] = Suite(

@@ -28,7 +28,7 @@ UNCOLLECTED = {"cache-control": "no-store", "x-accel-buffering": "no"}
 log = structlog.get_logger(__name__)
 
 
-class _Reply:
+class EarlyResponse:
     """The ASGI response to one request: bytes, or an event stream.
 
     While nothing has come the status is open, so an engine that fails before its first token is an HTTP error. A stream
@@ -115,7 +115,7 @@ async def _answer(
     await identify()  # before the body is read
     scope = request_scope(request.scope)
     model_request = parse(surface, await request.body(), scope.id)
-    reply = _Reply(scope.send)
+    reply = EarlyResponse(scope.send)
     tell = reply.tell if model_request.is_stream else None
     try:
         await reply.hold(await pipeline.answer(model_request, identify, scope.stack, tell))

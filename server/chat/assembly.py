@@ -7,6 +7,7 @@ OpenAI's chunks are made for adding up: strings grow, lists with an `index` are 
 replaced. `delta` becomes `message`, and the chunk's type the answer's.
 """
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -108,3 +109,22 @@ def _merge_lists(old: list[Any], new: list[Any]) -> None:
             same = {"index": item["index"]}
             old.append(same)
         _merge(same, item)
+
+
+def answer_object(body: bytes, engine: str) -> dict[str, Any]:
+    """The JSON object of an answer in one piece. Raises EngineFailed where it is none."""
+    try:
+        message = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EngineFailed(f"Engine {engine} answered with something that is not JSON.") from error
+    if not isinstance(message, dict) or message.get("error"):
+        raise EngineFailed(f"Engine {engine} answered with something that is no answer.")
+    return message
+
+
+async def assembled(stream: AsyncIterator[bytes]) -> bytes:
+    """The answer in one piece."""
+    assembly = Assembly()
+    async for events in stream:
+        assembly.add(events)
+    return assembly.body()

@@ -9,26 +9,32 @@ until it is collected; the stack is unwound at once, whatever happens.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from operator import itemgetter
+from typing import Any
 
-import msgspec
+import structlog
 from msgspec import Struct
+from redis.exceptions import RedisError
 
 from quotas.cost import Cost
 from quotas.ledger import Entry
 from quotas.policy import Limits
 from server.accounts.access import Access
 from server.accounts.quotas import Quotas
-from server.chat.assembly import Assembly
+from server.chat.assembly import answer_object, assembled
 from server.chat.bounds import bounds_of, is_bound
 from server.chat.meter import Meter
 from server.chat.salts import Salts
 from server.clock import Clock
+from server.engines.health import Breaker
+from server.engines.places import Load
 from server.engines.pool import Pool, Route
 from server.engines.protocol import Reply
-from server.errors import EngineFailed, NotAllowed, Unavailable, WirthforgeError
+from server.engines.residency import Residency
+from server.errors import EngineFailed, EngineTimeout, NotAllowed, Unavailable, WirthforgeError
 from server.messages import ModelRequest, Principal, Surface
 from server.sharing.gate import Gate, QuotasChanged
 from server.sharing.lease import Asking, Lease, Taken, Tell
@@ -44,11 +50,16 @@ TEMPLATE_TOKENS_MAX = 4096
 INPUT_TOKENS_MAX = 1 << 31
 # Events that hold no token are counted until the engine reports; so much is forgiven.
 OVERSHOOT_TOKENS_MAX = 8
+# What a millisecond of loading a model costs whoever caused it, in service units; about a prompt token's time.
+COST_PER_LOAD_MS = 1
+# Other engines that are asked when one fails before it answers.
+RETRIES_MAX = 1
 TAKEN: dict[Taken, tuple[str, str]] = {
     "lost": ("lease_lost", "The server lost the slot of this answer while it was cut off from Redis."),
     "revoked": ("revoked", "This request could be stopped, and somebody needed its slot. Try again later."),
 }
 
+log = structlog.get_logger(__name__)
 
 # Who is asking. Raises NotAuthenticated.
 Identify = Callable[[], Awaitable[Principal]]
@@ -69,13 +80,14 @@ class Answer(Struct, frozen=True):
 class Pipeline:
     """The way of a request, with the parts it needs."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the parts that it joins)
         self,
         *,
         pool: Pool,
         gate: Gate,
         quotas: Quotas,
         access: Access,
+        residency: Residency,
         salts: Salts,
         clock: Clock,
         costs: Mapping[str, Cost],
@@ -86,6 +98,9 @@ class Pipeline:
         self._clock = clock
         self._access = access
         self._salts = salts
+        self._residency = residency
+        # Many may have waited for one load; it is charged once.
+        self._charged_load: Load | None = None
         self._costs = costs
 
     async def answer(
@@ -101,39 +116,114 @@ class Pipeline:
         Raises:
             WirthforgeError: any fault before the answer begins. Later ones end the stream (see `_forward`).
         """
-        route = self._pool.route(request.model)
-        lease = await self._admitted(request, identify, route, tell)
-        # Unwound last, and without effect if the request has settled: whoever still holds the lease here was cancelled.
-        stack.callback(lease.settle, "cancelled")
+        begun = await self._begun(request, identify, stack, tell)
+        route, lease, reply = begun.route, begun.lease, begun.reply
         headers = {
             "x-wirthforge-engine": route.engine.name,
             "x-wirthforge-queue-ms": str(lease.queue_ms),
             **budget_headers(lease.limits, lease.admission.budget),
         }
         try:
-            salt = await self._salts.of(lease.entry.user, request.model)
-            reply = await _opened(request, route, lease, salt)
-            stack.callback(reply.close)
             lease.on_taken = partial(_give_up, reply, lease)
             if request.surface not in STREAMED:
-                return Answer(headers, body=await _whole(reply, lease))
-            stream = _forward(reply, lease, Meter(shows_usage=request.wants_usage or not request.is_stream))
+                body = await _whole(begun)
+                return Answer(headers, body=body)
+            stream = _forward(begun, Meter(shows_usage=request.wants_usage or not request.is_stream))
             if request.is_stream:
                 return Answer(headers, stream=stream)
-            return Answer(headers, body=await _assembled(stream))
+            return Answer(headers, body=await assembled(stream))
         except WirthforgeError as error:
             _fail(lease)
             if lease.taken is not None:
                 raise _taken(lease.taken) from error
             raise
 
+    async def _begun(
+        self, request: ModelRequest, identify: Identify, stack: AsyncExitStack, tell: Tell | None
+    ) -> "_Begun":
+        """An engine that has begun to answer. One that fails before that is left for another, once."""
+        failed: set[str] = set()
+        flow = str((await self._allowed(request, identify)).id)
+        while True:
+            route = await self._route(request.model, failed)
+            attempt = await stack.enter_async_context(AsyncExitStack())
+            # Before the gate, so that nobody holds a slot while a model is loaded.
+            load = await attempt.enter_async_context(
+                self._residency.use(route.engine.name, request.model, caused_by=flow)
+            )
+            lease = await self._admitted(request, identify, route, tell)
+            if load is not None and load.caused_by == flow and load is not self._charged_load:
+                self._charged_load = load
+                lease.load_cost = load.took_ms * COST_PER_LOAD_MS
+            # Unwound last, and without effect if the request has settled: whoever still holds the lease here was
+            # cancelled.
+            attempt.callback(lease.settle, "cancelled")
+            breaker = None
+            try:
+                route = self._pool.renewed(route)
+                breaker = attempt.enter_context(self._pool.using(route.engine))
+                reply, chunks = await _heeding(lease, self._opened(request, route, lease, attempt))
+            except WirthforgeError as error:
+                if breaker is not None:
+                    _blame(error, breaker, lease)
+                failed.add(route.engine.name)
+                if lease.taken is not None or not self._may_retry(error, request.model, failed):
+                    _fail(lease)
+                    if lease.taken is not None:
+                        raise _taken(lease.taken) from error
+                    raise
+                log.warning("engine failed before it answered, another is asked", engine=route.engine.name)
+                await self._gate.withdraw(lease)
+                # What the first engine was used for ends now.
+                await attempt.aclose()
+            else:
+                return _Begun(route, lease, reply, chunks, breaker)
+
+    async def _opened(self, request: ModelRequest, route: Route, lease: Lease, stack: AsyncExitStack) -> "_Opened":
+        """The engine's answer, begun, which may take minutes.
+
+        Some engines say that all is well before they have read the prompt: a stream has begun when it brings something.
+        """
+        salt = await self._salts.of(lease.entry.user, request.model)
+        reply = await route.engine.open(request.surface, _for_engine(request, lease), str(request.id), salt)
+        stack.callback(reply.close)
+        if request.surface not in STREAMED:
+            return reply, None
+        chunks = reply.chunks()
+        return reply, _put_back(await anext(chunks, b""), chunks)
+
+    async def _route(self, model: str, failed: Collection[str]) -> Route:
+        """Of the engines that serve the model the one with the least expected wait."""
+        routes = self._pool.routes_to(model, but=failed)
+        if len(routes) == 1:
+            return routes[0]
+        try:
+            waits = [await self._gate.expected_wait_ms(route.engine.name) for route in routes]
+        except (RedisError, OSError):
+            return routes[0]
+        return min(zip(waits, routes, strict=True), key=itemgetter(0))[1]
+
+    def _may_retry(self, error: WirthforgeError, model: str, failed: Collection[str]) -> bool:
+        if not isinstance(error, (EngineFailed, EngineTimeout, Unavailable)) or len(failed) > RETRIES_MAX:
+            return False
+        try:
+            return bool(self._pool.routes_to(model, but=failed))
+        except WirthforgeError:
+            return False
+
+    async def _allowed(self, request: ModelRequest, identify: Identify) -> Principal:
+        """Who is asking, if they may use the model."""
+        principal = await identify()
+        limits, _ = await self._quotas.of(principal)
+        if not limits.allows(request.model):
+            raise NotAllowed(f"You may not use the model {request.model}.", code="model_not_allowed", param="model")
+        return principal
+
     async def _admitted(self, request: ModelRequest, identify: Identify, route: Route, tell: Tell | None) -> Lease:
         """A lease under the limits that are in force, which may change while the request enters."""
         for _ in range(QUOTA_READS_MAX):
-            principal = await identify()
+            principal = await self._allowed(request, identify)
             limits, version = await self._quotas.of(principal)
-            if not limits.allows(request.model):
-                raise NotAllowed(f"You may not use the model {request.model}.", code="model_not_allowed", param="model")
             entry = self._entry(request, principal, route, limits)
             asking = Asking(entry=entry, limits=limits, version=version, cost=self._cost(request.model), tell=tell)
             try:
@@ -167,6 +257,32 @@ class Pipeline:
         )
 
 
+class _Begun(Struct, frozen=True):
+    """An answer under way: who gives it, the lease that it runs under, and who is told whether the engine is well."""
+
+    route: Route
+    lease: Lease
+    reply: Reply
+    chunks: AsyncIterator[bytes] | None
+    breaker: Breaker
+
+
+# An answer, and its stream if it is one.
+_Opened = tuple[Reply, AsyncIterator[bytes] | None]
+
+
+async def _put_back(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
+
+
+def _blame(error: WirthforgeError, breaker: Breaker, lease: Lease) -> None:
+    """Count a fault of the engine's own, unless we hung up."""
+    if lease.taken is None and isinstance(error, (EngineFailed, EngineTimeout)):
+        breaker.fail()
+
+
 def _for_engine(request: ModelRequest, lease: Lease) -> dict[str, object]:
     """The body as the engine gets it: streamed (see assembly.py), with usage, and no longer than may be charged."""
     if request.surface not in STREAMED:
@@ -179,13 +295,15 @@ def _for_engine(request: ModelRequest, lease: Lease) -> dict[str, object]:
     return body
 
 
-async def _opened(request: ModelRequest, route: Route, lease: Lease, salt: str) -> Reply:
-    """The engine's answer, begun. A long prompt takes minutes until then, and the lease may be lost meanwhile."""
+async def _heeding(lease: Lease, begin: Coroutine[Any, Any, _Opened]) -> _Opened:
+    """What `begin` gives, unless the lease is taken away meanwhile."""
     task = asyncio.current_task()
     assert task is not None
     lease.on_taken = task.cancel
+    if lease.taken is not None:
+        task.cancel()
     try:
-        return await route.engine.open(request.surface, _for_engine(request, lease), str(request.id), salt)
+        return await begin
     except asyncio.CancelledError:
         if lease.taken is None or task.uncancel():
             raise  # the client left
@@ -207,26 +325,22 @@ def _fail(lease: Lease) -> None:
     lease.settle("revoked" if lease.taken == "revoked" else "failed")
 
 
-async def _assembled(stream: AsyncIterator[bytes]) -> bytes:
-    """The answer in one piece."""
-    assembly = Assembly()
-    async for events in stream:
-        assembly.add(events)
-    return assembly.body()
-
-
-async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[bytes]:
+async def _forward(begun: _Begun, meter: Meter) -> AsyncIterator[bytes]:
     """Bytes for the client. The lease settles when the engine is done, not when the client has taken everything.
 
     Raises:
         WirthforgeError: the stream broke; what was forwarded so far is whole events.
     """
+    lease = begun.lease
     try:
-        async for chunk in reply.chunks():
+        assert begun.chunks is not None, "it is a stream"
+        async for chunk in begun.chunks:
             events = meter.feed(chunk)
             lease.output_tokens = meter.output_tokens
-            if meter.has_first_token:
+            if meter.has_first_token and lease.first_token_ms < 0:
                 lease.see_first_token()
+                begun.reply.expect_tokens()
+                begun.breaker.succeed()
             if meter.is_complete:
                 _complete(lease, meter)
             if events:
@@ -240,6 +354,7 @@ async def _forward(reply: Reply, lease: Lease, meter: Meter) -> AsyncIterator[by
         if rest:
             yield rest
     except WirthforgeError as error:
+        _blame(error, begun.breaker, lease)
         _fail(lease)
         if lease.taken is not None:
             raise _taken(lease.taken) from error
@@ -265,15 +380,16 @@ def _complete(lease: Lease, meter: Meter) -> None:
     lease.settle("completed")
 
 
-async def _whole(reply: Reply, lease: Lease) -> bytes:
-    """An answer in one piece, checked to be a JSON object, with its usage counted."""
-    body = await reply.read()
+async def _whole(begun: _Begun) -> bytes:
+    """An answer in one piece, with its usage counted."""
+    lease = begun.lease
     try:
-        message = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise EngineFailed(f"Engine {lease.entry.engine} answered with something that is not JSON.") from error
-    if not isinstance(message, dict) or message.get("error"):
-        raise EngineFailed(f"Engine {lease.entry.engine} answered with something that is no answer.")
+        body = await begun.reply.read()
+        message = answer_object(body, lease.entry.engine)
+    except WirthforgeError as error:
+        _blame(error, begun.breaker, lease)
+        raise
+    begun.breaker.succeed()
     meter = Meter(shows_usage=True)
     if isinstance(usage := message.get("usage"), dict):
         meter.see_usage(usage)

@@ -1,11 +1,26 @@
 """`wirthforge bench …`"""
 
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import click
+import msgspec
+
+from server.accounts.secrets import new_token
+from server.app import engines_from
+from server.cli.options import run, settings_from, settings_options
+from server.clock import SystemClock
+from server.engines.calibration import Calibration, calibrate, contention, costs_of
+from server.engines.protocol import Engine
+from server.errors import NotFound, StartError
+from server.settings import Settings
 
 
 @click.group()
 def bench() -> None:
-    """Benchmarks: sharing."""
+    """Benchmarks: sharing, engines."""
 
 
 @bench.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -15,3 +30,52 @@ def sharing(arguments: tuple[str, ...]) -> None:
     from benchmarks.sharing.__main__ import main  # noqa: PLC0415 (only here: it starts a Redis of its own)
 
     raise SystemExit(main(arguments))
+
+
+@bench.command()
+@click.option("--engine", "engines", multiple=True, help="As in the settings: [name=][kind+]URL; may be repeated.")
+@click.option("--model", help="The model to measure.  [default: each engine's first]")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@settings_options
+def engine(config: Path | None, model: str | None, as_json: bool, **flags: Any) -> None:  # noqa: ANN401, FBT001
+    """Measure how fast engines are, and what their tokens should cost. Nothing else should use them meanwhile."""
+    settings = settings_from(config, **flags)
+    if not settings.engines:
+        raise StartError("Name an engine to measure: --engine http://host:port/v1")
+    found, beside = run(_measured(settings, model))
+    if as_json:
+        click.echo(msgspec.json.encode({"engines": found, "contention": beside}))
+        return
+    for each in found:
+        _show(each)
+    for name, left in beside.items():
+        click.echo(f"{name}: {left:.2f} of its own rate while all engines answer")
+    costs = [f'"{name}={amount[0]}:{amount[1]}"' for name, amount in costs_of(found).items()]
+    click.echo(f"\ncosts = [{', '.join(costs)}]")
+
+
+def _show(found: Calibration) -> None:
+    click.echo(f"{found.model} on {found.engine}")
+    click.echo(f"  first token     {found.first_token_ms:8.1f} ms, short prompt")
+    click.echo(f"  prompt token    {found.prefill_us:8.1f} µs ({1e6 / found.prefill_us:.0f} tokens/s)")
+    click.echo(f"  answer token    {found.decode_us:8.1f} µs alone")
+    for each in found.together:
+        knee = "   worth no more" if each.answers == found.knee else ""
+        click.echo(f"  {each.answers:4} answers    {each.tokens_per_s:8.0f} tokens/s{knee}")
+
+
+async def _measured(settings: Settings, model: str | None) -> tuple[Sequence[Calibration], dict[str, float]]:
+    engines = engines_from(settings)
+    clock = SystemClock()
+    try:
+        chosen: dict[str, tuple[Engine, str]] = {}
+        for each in engines:
+            served = [listed.id for listed in await each.probe()]
+            if not served or (model is not None and model not in served):
+                raise NotFound(f"Engine {each.name} has no model{'' if model is None else f' {model}'}.")
+            chosen[each.name] = each, model or served[0]
+        found = [await calibrate(each, name, clock=clock, nonce=new_token) for each, name in chosen.values()]
+        beside = dict(await contention(chosen, clock=clock, nonce=new_token)) if len(chosen) > 1 else {}
+    finally:
+        await asyncio.gather(*(each.close() for each in engines))
+    return found, beside

@@ -12,10 +12,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from msgspec import Struct
 
 from server.app import engines_from
+from server.cli import estimates
 from server.cli.options import run, settings_from, settings_options
 from server.embedded import tiny_model
 from server.embedded.gguf_header import check
 from server.errors import EngineFailed, StartError
+from server.hardware import headers
+from server.hardware.memory import CACHE_BLOCK_BYTES
 from server.settings import Settings
 
 HUB = "hf:"
@@ -127,7 +130,7 @@ def _reason(error: TransportError | OSError) -> str:
 
 @click.group()
 def models() -> None:
-    """Models: list, pull."""
+    """Models: list, pull, estimate."""
 
 
 @models.command()
@@ -154,6 +157,20 @@ def list_(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
         click.echo(f"{path.stem:<40} {path.stat().st_size / 2**20:8.0f} MiB  {path}")
     if not files:
         click.echo(f"No GGUF files in {models_dir(settings)}: `up` serves the demonstration model {tiny_model.NAME}.")
+
+
+@models.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--context", "context_tokens", type=int, help="Tokens of each slot. Default: as trained, up to 32768.")
+@click.option("--slots", type=int, default=1, show_default=True, help="Answers at the same time.")
+@click.option("--cache-type", type=click.Choice(list(CACHE_BLOCK_BYTES)), default="f16", show_default=True)
+@click.option("--gpu/--cpu", "accelerator", default=None, help="Where it will be; GGUF files: in main memory.")
+@click.option("--free-bytes", type=click.IntRange(min=0), help="To compare with; without --gpu: of main memory.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def estimate(path: Path, *, as_json: bool, **choices: Any) -> None:  # noqa: ANN401
+    """Say how much memory the model at PATH takes (GGUF file, safetensors folder); nothing is loaded."""
+    found = estimates.of(headers.read(path), **choices)
+    click.echo(found.json() if as_json else found.table(path.name))
 
 
 async def _of_engines(settings: Settings) -> list[str]:

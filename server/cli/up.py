@@ -126,9 +126,11 @@ class Up:
         engines: list[Engine] = [
             OpenAICompatible(
                 llama.base_url,
+                kind="llama-server",
                 name=file.name,
                 slots=settings.model_slots,
                 silence_ms_max=settings.engine_silence_ms_max,
+                stall_ms_max=settings.engine_stall_ms_max,
                 api_key=llama.api_key,
                 is_demonstration=file.is_demonstration,
             )

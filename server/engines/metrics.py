@@ -17,6 +17,9 @@ WAITING = frozenset(
 )
 PREEMPTED = frozenset({"vllm:num_preemptions_total", "vllm:num_preemptions", "sglang:num_retracted_reqs"})
 KV_TOKENS = frozenset({"sglang:max_total_num_tokens"})
+RUNNING = frozenset(
+    {"vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing", "tgi_batch_current_size"}
+)
 CACHE_CONFIG = "vllm:cache_config_info"
 NUMBER = re.compile("[0-9]{1,9}")
 
@@ -32,6 +35,16 @@ def read_pressure(page: str) -> Pressure | None:
     except (ValueError, IndexError, KeyError, TypeError) as error:  # what the parser raises on rubbish
         raise ValueError("no Prometheus page") from error
     return _pressure(samples)
+
+
+def read_running(page: str) -> int | None:
+    """How many requests the page says are being answered; None where it does not say."""
+    try:
+        samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    except (ValueError, IndexError, KeyError, TypeError):
+        return None
+    values = [sample.value for sample in samples if sample.name in RUNNING]
+    return int(sum(values)) if values and all(0 <= value < 1 << 53 for value in values) else None
 
 
 def _pressure(samples: Iterable[Sample]) -> Pressure | None:

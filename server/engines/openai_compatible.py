@@ -10,6 +10,8 @@ import aiohttp
 import msgspec
 import structlog
 
+from server.engines.addresses import CheckedResolver
+from server.engines.isolation import OWNERS, Isolation, Pins, keeps_apart
 from server.engines.metrics import read_pressure
 from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound, Unavailable, WirthforgeError
 from server.messages import Pressure, ServedModel, Surface
@@ -38,6 +40,7 @@ class _Model(msgspec.Struct):
     # llama-server tells the context of a slot here, vLLM beside it.
     meta: dict[str, Any] | None = None
     max_model_len: int | None = None
+    owned_by: str | None = None
 
     @property
     def context_tokens(self) -> int | None:
@@ -61,29 +64,51 @@ class OpenAICompatible:
         base_url: up to and with `/v1`.
         slots: how many requests it takes at a time, unless it says so itself (llama-server's `/props`).
         silence_ms_max: how long it may say nothing.
+        stall_ms_max: how long after the first token; no longer than the other, which it is by default.
+        kind: openai, llama-server, vllm or sglang; which of these an `openai` is it may say itself.
+        pins: whose prompts the slots of a llama-server hold.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all by name, most with a default)
         self,
         base_url: str,
         *,
         kind: str = "openai",
         slots: int,
         silence_ms_max: int,
+        stall_ms_max: int = 0,
         name: str = "",
         api_key: str = "",
         is_demonstration: bool = False,
+        pins: Pins | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.name = name or _name(self.base_url)
         self.kind = kind
         self.slots = slots
         self.kv_tokens = 0
+        self.prefill_chunk_tokens: int | None = None
+        self.books_whole_answers = False
+        self._pins = pins
+        self._isolation = Isolation(_name(self.base_url), pins)
+        self._tells_slots = False
+        # What it is, which it may say itself.
+        self._dialect = kind
         self._has_metrics = True
         self._is_demonstration = is_demonstration
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._silence_s = silence_ms_max / 1000
+        self.stall_s = min(stall_ms_max or silence_ms_max, silence_ms_max) / 1000
         self._session: aiohttp.ClientSession | None = None
+
+    def pin_with(self, pins: Pins) -> None:
+        """Pin the slots of a llama-server from now on."""
+        self._pins, self._isolation = pins, Isolation(_name(self.base_url), pins)
+
+    @property
+    def isolates_caches(self) -> bool | None:
+        """Whether the salt keeps people's prompts apart; None where nobody knows."""
+        return keeps_apart(self._dialect, has_pins=self._pins is not None)
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -94,7 +119,7 @@ class OpenAICompatible:
                 # The gate bounds how many requests run; the pool must not add a queue of its own.
                 # A connection for each request: an idle one holds one of llama-server's few threads, and may be closed
                 # by the engine in the moment in which a request is sent on it, which nobody can tell from a crash.
-                connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                connector=aiohttp.TCPConnector(limit=0, force_close=True, resolver=CheckedResolver()),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=CONNECT_MS_MAX / 1000, sock_read=self._silence_s
                 ),
@@ -110,6 +135,8 @@ class OpenAICompatible:
             models = msgspec.json.decode(body, type=_ModelList).data or ()
         except UNREADABLE as error:
             raise EngineFailed(f"Engine {self.name} lists its models in a form that is not OpenAI's.") from error
+        if self.kind == "openai":
+            self._dialect = next((OWNERS[model.owned_by] for model in models if model.owned_by in OWNERS), self.kind)
         await self._learn_slots()
         return tuple(
             ServedModel(id=model.id, context_tokens=model.context_tokens, is_demonstration=self._is_demonstration)
@@ -123,24 +150,29 @@ class OpenAICompatible:
         except (EngineFailed, *UNREADABLE):
             return
         if isinstance(properties, dict):
-            self.slots = _count(properties.get("total_slots")) or self.slots
+            told = _count(properties.get("total_slots"))
+            self.slots, self._tells_slots = told or self.slots, told is not None
 
     async def pressure(self) -> Pressure | None:
         """From the Prometheus page outside of /v1. An engine that has none is asked again after the next probe."""
-        if not self._has_metrics:
+        if not self._has_metrics or (page := await self.metrics()) is None:
             return None
         try:
-            page = await self._get(f"{self.base_url.removesuffix('/v1')}/metrics")
-            pressure = read_pressure(page.decode())
-        except EngineFailed as error:
-            self._has_metrics = error.code == UNREACHABLE
-            return None
+            pressure = read_pressure(page)
         except ValueError:
             pressure = None
         self._has_metrics = pressure is not None
         if pressure is not None:
             self.kv_tokens = pressure.kv_tokens
         return pressure
+
+    async def metrics(self) -> str | None:
+        """The page outside of /v1."""
+        try:
+            return (await self._get(f"{self.base_url.removesuffix('/v1')}/metrics")).decode(errors="replace")
+        except EngineFailed as error:
+            self._has_metrics = error.code == UNREACHABLE
+            return None
 
     async def _get(self, url: str) -> bytes:
         try:
@@ -154,6 +186,9 @@ class OpenAICompatible:
 
     async def open(self, surface: Surface, body: dict[str, Any], request_id: str, salt: str) -> "OpenAIReply":
         """POST the request; see `Engine.open`."""
+        # A slot that llama-server does not have would be waited for in vain.
+        slots = self.slots if self._tells_slots else 0
+        body, pin = await self._isolation.apply(self._dialect, surface, body, request_id, salt, slots)
         try:
             encoded = msgspec.json.encode(body)
         except (ValueError, OverflowError, RecursionError) as error:
@@ -181,6 +216,11 @@ class OpenAICompatible:
                 raise await self._fault(response)
             finally:
                 reply.close()
+        try:
+            await self._isolation.confirm(pin, request_id, salt)
+        except BaseException:
+            reply.close()
+            raise
         return reply
 
     async def _fault(self, response: aiohttp.ClientResponse) -> WirthforgeError:
@@ -202,8 +242,8 @@ class OpenAICompatible:
             case status:
                 return EngineFailed(f"Engine {self.name} failed with status {status}.")
 
-    def _silent(self) -> EngineTimeout:
-        return EngineTimeout(f"Engine {self.name} said nothing for {self._silence_s:.0f} s.")
+    def _silent(self, silence_s: float = 0) -> EngineTimeout:
+        return EngineTimeout(f"Engine {self.name} said nothing for {silence_s or self._silence_s:.0f} s.")
 
     async def close(self) -> None:
         """Close idle connections and break busy ones."""
@@ -251,6 +291,16 @@ class OpenAIReply:
     def __init__(self, engine: OpenAICompatible, response: aiohttp.ClientResponse) -> None:
         self._engine = engine
         self._response = response
+        self._silence_s = 0.0
+
+    def expect_tokens(self) -> None:
+        """From now on it may pause for as long as tokens take, and not as long as a prompt."""
+        self._silence_s = self._engine.stall_s
+        connection = self._response.connection
+        if connection is not None and connection.protocol is not None:
+            # aiohttp sets its timer anew with each packet, and so costs nothing more for this.
+            connection.protocol.read_timeout = self._silence_s
+            connection.protocol.start_timeout()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Bytes as the socket gives them."""
@@ -258,7 +308,7 @@ class OpenAIReply:
             async for chunk in self._response.content.iter_any():
                 yield chunk
         except aiohttp.SocketTimeoutError as error:
-            raise self._engine._silent() from error  # noqa: SLF001 (one adapter in two classes)
+            raise self._engine._silent(self._silence_s) from error  # noqa: SLF001 (one adapter in two classes)
         except (aiohttp.ClientError, OSError) as error:
             raise EngineFailed(f"Engine {self._engine.name} stopped in the middle of its answer.") from error
 

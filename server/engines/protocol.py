@@ -27,6 +27,10 @@ class Reply(Protocol):
         """The whole answer, if it is no stream. Raises like `chunks`."""
         ...
 
+    def expect_tokens(self) -> None:
+        """The first token is there: from now on silence is a fault sooner. Called once."""
+        ...
+
     def close(self) -> None:
         """Hang up, which makes the engine stop. Does not wait; may be called twice."""
         ...
@@ -37,16 +41,25 @@ class Engine(Protocol):
 
     Attributes:
         name: unique on this box, shown to users and in usage.
-        kind: which sort of engine it is, as the registry names it: openai, llama-server, vllm, sglang, tgi, ollama, embedded.
+        kind: which sort of engine it is (kinds.py).
         slots: how many requests it takes at a time.
         kv_tokens: the pool that all running requests share, prompts and answers; 0 where it is not known, or each slot
             has its own.
+        prefill_chunk_tokens: prompt tokens that it reads in one step; None where it does not say.
+        books_whole_answers: whether it sets the memory of a whole answer aside at once.
     """
 
     name: str
     kind: str
     slots: int
     kv_tokens: int
+    prefill_chunk_tokens: int | None
+    books_whole_answers: bool
+
+    @property
+    def isolates_caches(self) -> bool | None:
+        """Whether the salt keeps one person's cached prompts from another; None where nobody knows."""
+        ...
 
     async def probe(self) -> tuple[ServedModel, ...]:
         """List the models, and learn what else the engine tells about itself (`slots`).
@@ -54,6 +67,10 @@ class Engine(Protocol):
         Raises:
             EngineFailed: it cannot be reached or answers rubbish.
         """
+        ...
+
+    async def metrics(self) -> str | None:
+        """Its page of Prometheus metrics, if it has one. Never raises for its faults."""
         ...
 
     async def pressure(self) -> Pressure | None:

@@ -113,6 +113,39 @@ class Gate:
         """Let `engine` run so much at a time, from the next round on."""
         self._windows[engine] = window
 
+    def forget(self, engine: str) -> None:
+        """The engine is gone; the ledger forgets it when nothing of it is left."""
+        self._windows.pop(engine, None)
+
+    async def expected_wait_ms(self, engine: str) -> float:
+        """About how long a request that came now would wait there. Raises redis.RedisError."""
+        running, waiting = await self._ledger.load(engine)
+        window = self._windows.get(engine)
+        slots = window.slots if window is not None else 1
+        view = await self._outlook.view()
+        lately = next((each for each in view.engines if each.name == engine), None)
+        answer_ms = lately.first_ms + lately.answer_tokens * lately.token_us / 1000 if lately is not None else 0
+        # Among those with room the emptier one, which is the faster one too.
+        ahead = max(running + waiting + 1 - slots, 0) + running / slots / 1000
+        return max(answer_ms, 1) * ahead / slots
+
+    async def withdraw(self, lease: Lease) -> None:
+        """Take back a lease whose engine has done nothing: it leaves no trace, and may be asked for again.
+
+        Raises:
+            Unavailable: Redis is away.
+        """
+        lease.annul()
+        self._leases.pop(lease.entry.id, None)
+        try:
+            await self._ledger.cancel(lease.entry.id)
+        except (RedisError, OSError) as error:
+            self._leave(lease.entry)
+            raise Unavailable("The server is cut off from Redis. Try again.", retry_after_s=1) from error
+        except BaseException:
+            self._leave(lease.entry)
+            raise
+
     def feel(self, engine: str, pressure: Pressure) -> None:
         """Let what `engine` says of itself trim its slots, in the next round."""
         self._pressures[engine] = pressure

@@ -68,6 +68,8 @@ class Lease:
         self.taken: Taken | None = None
         # Called when the lease is taken away: closes the engine's stream, whose reader then sees `taken`.
         self.on_taken: Callable[[], object] | None = None
+        # For a model that had to be loaded for it.
+        self.load_cost = 0
         self._cost = asking.cost
         self._clock = clock
         self._entered_ms = entered_ms
@@ -83,7 +85,7 @@ class Lease:
     @property
     def cost(self) -> int:
         """What the request has cost so far, in service units."""
-        return self._cost.of(self.input_tokens, self.output_tokens, self.cached_tokens)
+        return self._cost.of(self.input_tokens, self.output_tokens, self.cached_tokens) + self.load_cost
 
     @property
     def progress(self) -> Progress:
@@ -111,6 +113,10 @@ class Lease:
             if outcome == "failed" and self.output_tokens == 0:
                 self.input_tokens = 0
             self._settle(self, outcome)
+
+    def annul(self) -> None:
+        """It never was: whoever settles it later changes nothing."""
+        self._is_settled = True
 
     def event(self, outcome: Outcome) -> Mapping[str, str | int]:
         """The usage event of this request."""

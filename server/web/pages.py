@@ -22,7 +22,7 @@ SECURITY_HEADERS = {
 FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 ALWAYS_ASK = {"Cache-Control": "no-cache"}
 # Paths that belong to programs: a wrong one is an error there, never a page.
-PROGRAM_PATHS = ("/api/", "/v1/", "/schema/", "/assets/")
+PROGRAM_PATHS = ("/api/", "/v1/", "/tgi/", "/generate/", "/generate_stream/", "/info/", "/schema/", "/assets/")
 
 NOT_BUILT = """<!doctype html><title>WIRTHFORGE</title><h1>The web client is not built</h1>
 <p>Run <code>make client</code>; the API works without it.</p>"""

@@ -86,4 +86,6 @@ async def test_it_is_what_llama_cpp_answers_in_one_piece(llama_box: Box, llama: 
             for answer in (ours, theirs):
                 for volatile in ("id", "created", "timings"):
                     del answer[volatile]
+                # What ann's last question left in the slot is hers, and nobody else's.
+                del answer["usage"]["prompt_tokens_details"]
             assert theirs == ours

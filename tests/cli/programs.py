@@ -1,6 +1,7 @@
 """Runs the `wirthforge` command as people do: as a program, in a folder of its own."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,14 @@ from typing import Any
 import psutil
 
 REPOSITORY = Path(__file__).parents[2]
+# The revision of the newest migration.
+NEWEST = max(
+    re.findall(
+        r'^revision = "(\d+)"',
+        "".join(path.read_text() for path in (REPOSITORY / "migrations" / "versions").glob("*.py")),
+        re.MULTILINE,
+    )
+)
 COMMAND = [sys.executable, "-m", "server"]
 ENDS_S_MAX = 30
 

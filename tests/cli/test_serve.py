@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from tests.cli.programs import COMMAND, House, Server, environment
+from tests.cli.programs import COMMAND, NEWEST, House, Server, environment
 from tests.conftest import _execute, _with_database
 from tests.stand_ins import openai_engine
 from tests.web.described import litestar
@@ -48,9 +48,9 @@ async def test_serving_a_new_database(
     """Refused until it is migrated, which may be done twice; then a request gets from end to end."""
     urls = {"DATABASE_URL": empty_database_url, "REDIS_URL": redis_url, "WIRTHFORGE_ENGINES": engine_url}
     refusal = await asyncio.to_thread(house.refusal, "serve", "--port", "0", settings=urls)
-    assert refusal == "The database is at revision None, and 0002 is needed: run `wirthforge migrate`."
-    assert house.ask("migrate", settings=urls) == "The database is at revision 0002."
-    assert house.ask("migrate", settings=urls) == "The database is at revision 0002 already."
+    assert refusal == f"The database is at revision None, and {NEWEST} is needed: run `wirthforge migrate`."
+    assert house.ask("migrate", settings=urls) == f"The database is at revision {NEWEST}."
+    assert house.ask("migrate", settings=urls) == f"The database is at revision {NEWEST} already."
     house.ask("user", "add", "ann", "--password-stdin", stdin="correct horse battery\n", settings=urls)
     key = house.ask("key", "create", "--user", "ann", settings=urls)
     server = await asyncio.to_thread(start, "serve", "--port", "0", **urls)

@@ -52,13 +52,13 @@ async def test_models_may_change_while_the_engine_runs() -> None:
     """The newest list counts: what was taken away is not found any more, what came is."""
     async with serve_raw(models=models("old")) as raw, pool_of(raw.url) as (pool, windows):
         await pool.probe_all()
-        assert pool.route("old").engine.slots == 4
+        assert pool.routes_to("old")[0].engine.slots == 4
         raw.answers["/v1/models"] = models("new")
         raw.answers["/props"] = [reply(b'{"total_slots":2}')]
         await pool.probe_all()
-        assert pool.route("new").engine.slots == 2
+        assert pool.routes_to("new")[0].engine.slots == 2
         with pytest.raises(NotFound):
-            pool.route("old")
+            pool.routes_to("old")
         assert windows == {name_of(raw): 2}
 
 
@@ -87,7 +87,7 @@ async def test_an_engine_without_models_is_up_and_serves_nothing() -> None:
             await pool.probe_all()
             assert pool.is_ready
             with pytest.raises(NotFound):
-                pool.route("m")
+                pool.routes_to("m")
 
 
 async def test_before_any_engine_answered_nobody_knows_the_models() -> None:
@@ -97,7 +97,7 @@ async def test_before_any_engine_answered_nobody_knows_the_models() -> None:
         assert not pool.is_ready
         assert windows == {}
         with pytest.raises(Unavailable):
-            pool.route("m")
+            pool.routes_to("m")
 
 
 async def test_one_engine_that_hangs_does_not_keep_the_others_from_being_looked_at(
@@ -139,7 +139,7 @@ async def test_engines_are_looked_at_in_their_own_time() -> None:
 
 
 async def _asleep(clock: FakeClock) -> None:
-    """Wait until both watches sleep again: the one that probes, and the one that asks how the engine feels."""
+    """Wait until all sleep again: who probes, who asks how the engine feels, and who looks after those that left."""
     async with asyncio.timeout(5):
-        while len(clock._sleepers) < 2:
+        while len(clock._sleepers) < 3:
             await SystemClock().sleep_ms(1)

@@ -133,6 +133,37 @@ async def test_being_sparse_is_earned_by_service_not_by_numbers(yard: Yard) -> N
     assert await yard.redis.hget(f"{yard.prefix}flow:ann", "spent") == "0"
 
 
+async def test_who_always_has_something_running_may_stay_sparse(yard: Yard) -> None:
+    """What was used fades at a quarter of the pace at which the one who is served in turn uses the box."""
+    await yard.window(slots=2, sparse_cost_max=100)
+
+    async def spent() -> object:
+        return await yard.redis.hget(f"{yard.prefix}flow:guest", "spent")
+
+    for _ in range(4):
+        await yard.ask("hog", prompt=400, answer=0)
+    first = await yard.ask("guest", prompt=90, answer=0)
+    await yard.end((await yard.running())[0])
+    assert first in await yard.running()
+    assert await spent() == "90000"
+    # The hog is served twice more while the guest's answer grows: 800 units, a quarter of which is more than 90.
+    for _ in range(2):
+        await yard.end(next(name for name in await yard.running() if name != first))
+    second = await yard.ask("guest", prompt=90, answer=0)
+    assert await spent() == "0"
+    await yard.end(next(name for name in await yard.running() if name != first))
+    assert await yard.running() == [first, second]
+
+
+async def test_a_light_batch_leaves_a_slot_to_the_next_light_flow(yard: Yard) -> None:
+    """Of the kept slots a flow may fill all but one, though it has used next to nothing."""
+    await yard.window(slots=40, reserved_slots=3, sparse_cost_max=4_096, is_reserve_standing=True)
+    batch = [await yard.ask("batch", prompt=1, answer=0) for _ in range(41)]
+    assert await yard.running() == batch[:39]
+    guest = await yard.ask("guest", prompt=1, answer=0)
+    assert await yard.running() == [*batch[:39], guest]
+
+
 async def test_a_sparse_flow_is_ranked_a_quantum_ahead(yard: Yard) -> None:
     """Who asks now and then is not overtaken while the first of two answers runs."""
     await yard.window(slots=1, sparse_cost_max=400)

@@ -26,6 +26,7 @@ class Order:
     Attributes:
         hold: tokens wait for it, after the first `held_after`; set by default.
         gone: set when a client hangs up before the end.
+        tells_running: whether it has a page of metrics.
     """
 
     tokens: int = 3
@@ -39,6 +40,7 @@ class Order:
     headers: list[Mapping[str, str]] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
     running_max: int = 0
+    tells_running: bool = False
 
     def __post_init__(self) -> None:
         self.hold.set()
@@ -108,8 +110,8 @@ async def _embed(_request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def serve(order: Order) -> AsyncIterator[str]:
-    """Run a stand-in; gives its base URL."""
+async def serve(order: Order, port: int = 0) -> AsyncIterator[str]:
+    """Run a stand-in, on a free port unless one is named; gives its base URL."""
 
     async def complete(request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -130,14 +132,20 @@ async def serve(order: Order) -> AsyncIterator[str]:
     async def models(_request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
 
+    async def metrics(_request: web.Request) -> web.Response:
+        if not order.tells_running:
+            raise web.HTTPNotFound
+        return web.Response(text=f"llamacpp:requests_processing {len(order.running)}\n")
+
     app = web.Application(client_max_size=1 << 30)
     app.router.add_post("/v1/chat/completions", complete)
     app.router.add_post("/v1/completions", complete)
     app.router.add_post("/v1/embeddings", _embed)
     app.router.add_get("/v1/models", models)
+    app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     host, port = runner.addresses[0][:2]
     try:

@@ -4,6 +4,26 @@
  */
 
 export interface paths {
+    "/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * CompatGenerate
+         * @description Go on with a text: streamed if the body says so, else as a list of one answer.
+         */
+        post: operations["CompatGenerate"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/audit": {
         parameters: {
             query?: never;
@@ -22,6 +42,74 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/admin/engines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListEngines
+         * @description All engines, fixed ones first.
+         */
+        get: operations["ApiAdminEnginesListEngines"];
+        put?: never;
+        /**
+         * AddEngine
+         * @description Register an engine, and look at it at once. It is kept also where it does not answer yet.
+         */
+        post: operations["ApiAdminEnginesAddEngine"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/engines/test/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * TestEngine
+         * @description Test again whether it stops when its client goes, counts tokens, and keeps people's caches apart.
+         */
+        post: operations["ApiAdminEnginesTestNameTestEngine"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/engines/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * RemoveEngine
+         * @description Remove an engine. Requests that run on it end; nobody new is sent there.
+         */
+        delete: operations["ApiAdminEnginesNameRemoveEngine"];
+        options?: never;
+        head?: never;
+        /**
+         * ChangeEngine
+         * @description Change an engine; what runs on it goes on. `is_draining` lets it take no new requests.
+         */
+        patch: operations["ApiAdminEnginesNameChangeEngine"];
         trace?: never;
     };
     "/api/admin/quotas": {
@@ -178,6 +266,46 @@ export interface paths {
          * @description A new set-up link. The old password works until it is used.
          */
         post: operations["ApiAdminUsersUserIdResetPasswordResetPassword"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/hardware": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Hardware
+         * @description What the box is made of, as it was seen a few seconds ago.
+         */
+        get: operations["ApiHardwareHardware"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/hardware/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * HardwareHistory
+         * @description The last so many minutes of every device, in at most 240 steps.
+         */
+        get: operations["ApiHardwareHistoryHardwareHistory"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -408,6 +536,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/generate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Generate
+         * @description Go on with a text, in one piece.
+         */
+        post: operations["GenerateGenerate"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/generate_stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * GenerateStream
+         * @description Go on with a text, token by token.
+         */
+        post: operations["GenerateStreamGenerateStream"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health": {
         parameters: {
             query?: never;
@@ -440,6 +608,26 @@ export interface paths {
          * @description The process answers. Depends on nothing.
          */
         get: operations["HealthzHealth"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/info": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * About
+         * @description The model that is asked where none is named, and its limits.
+         */
+        get: operations["InfoAbout"];
         put?: never;
         post?: never;
         delete?: never;
@@ -482,6 +670,30 @@ export interface paths {
         get: operations["ReadyzReady"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/tgi/{place}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * AboutModel
+         * @description /tgi/MODEL/info: that model and its limits.
+         */
+        get: operations["TgiPlaceAboutModel"];
+        put?: never;
+        /**
+         * ForModel
+         * @description The three above, for the model in the address: /tgi/MODEL, /tgi/MODEL/generate, /tgi/MODEL/generate_stream.
+         */
+        post: operations["TgiPlaceForModel"];
         delete?: never;
         options?: never;
         head?: never;
@@ -557,7 +769,7 @@ export interface paths {
         };
         /**
          * Models
-         * @description Every model that can be asked.
+         * @description Every model that the caller may ask.
          */
         get: operations["V1ModelsModels"];
         put?: never;
@@ -628,12 +840,145 @@ export interface components {
             resets_in_ms: number;
             used: number;
         };
+        /** Conformance */
+        Conformance: {
+            /**
+             * @default unknown
+             * @enum {string}
+             */
+            counts: "yes" | "no" | "unknown";
+            error?: string | null;
+            /**
+             * @default unknown
+             * @enum {string}
+             */
+            isolates: "yes" | "no" | "unknown";
+            stopped_after_ms?: number | null;
+            /**
+             * @default unknown
+             * @enum {string}
+             */
+            stops: "yes" | "no" | "unknown";
+        };
+        /** DeviceView */
+        DeviceView: {
+            absent: {
+                [key: string]: string;
+            };
+            compute_capability: string | null;
+            cores: number | null;
+            driver: string | null;
+            energy_mj: number | null;
+            free_bytes: number | null;
+            index: number;
+            is_divided: boolean;
+            kind: string;
+            memory_bytes: number | null;
+            memory_is_shared: boolean;
+            memory_utilisation_percent: number | null;
+            name: string;
+            numa_node: number | null;
+            parent: string | null;
+            pci_address: string | null;
+            power_limit_mw: number | null;
+            power_mw: number | null;
+            processes: components["schemas"]["ProcessView"][] | null;
+            provider: string;
+            reserved_bytes: number | null;
+            sampled_at: string | null;
+            temperature_c: number | null;
+            throttle: string[] | null;
+            used_bytes: number | null;
+            utilisation_percent: number | null;
+            uuid: string;
+            vendor: string;
+        };
+        /** EngineChange */
+        EngineChange: {
+            api_key?: string;
+            is_draining?: boolean;
+            kind?: string;
+            kv_tokens?: number | null;
+            moves_models?: boolean;
+            prefill_tokens?: number | null;
+            reserved_slots?: number | null;
+            slots?: number | null;
+            url?: string;
+        };
+        /** EngineModel */
+        EngineModel: {
+            context_tokens: number | null;
+            id: string;
+        };
         /** EngineShare */
         EngineShare: {
             name: string;
             running: number;
             slots: number;
             waiting: number;
+        };
+        /** EngineSpec */
+        EngineSpec: {
+            /** @default  */
+            api_key: string;
+            /** @default false */
+            is_draining: boolean;
+            kind: string;
+            kv_tokens?: number | null;
+            /** @default false */
+            moves_models: boolean;
+            name: string;
+            prefill_tokens?: number | null;
+            reserved_slots?: number | null;
+            slots?: number | null;
+            url: string;
+        };
+        /** EngineStanding */
+        EngineStanding: {
+            breaker: string;
+            conformance: {
+                [key: string]: unknown;
+            } | null;
+            has_api_key: boolean;
+            in_use: number;
+            is_draining: boolean;
+            is_fixed: boolean;
+            is_up: boolean;
+            isolates_caches: boolean | null;
+            kind: string;
+            kv_tokens: number | null;
+            models: components["schemas"]["EngineModel"][];
+            name: string;
+            reason: string | null;
+            slots: number | null;
+            url: string | null;
+        };
+        /** FaultView */
+        FaultView: {
+            /** Format: date-time */
+            at: string;
+            uuid: string;
+            xid: number;
+        };
+        /** HardwareView */
+        HardwareView: {
+            absent: {
+                [key: string]: string;
+            };
+            /** Format: date-time */
+            at: string;
+            devices: components["schemas"]["DeviceView"][];
+            events: components["schemas"]["FaultView"][];
+            faults: {
+                [key: string]: string;
+            };
+            tier: components["schemas"]["Tier"];
+            topology: ("same" | "nvlink" | "pcie_switch" | "host_bridge" | "numa" | "system")[][];
+        };
+        /** HistoryView */
+        HistoryView: {
+            minutes: number;
+            points: components["schemas"]["Point"][];
         };
         /** Invitation */
         Invitation: {
@@ -689,6 +1034,20 @@ export interface components {
             current: string;
             new: string;
         };
+        /** Point */
+        Point: {
+            /** Format: date-time */
+            at: string;
+            energy_mj: number | null;
+            power_mw: number | null;
+            temperature_c_max: number | null;
+            throttled_percent: number | null;
+            used_bytes: number | null;
+            used_bytes_max: number | null;
+            utilisation_percent: number | null;
+            uuid: string;
+            xid: number | null;
+        };
         /** Principal */
         Principal: {
             /** Format: uuid */
@@ -697,6 +1056,11 @@ export interface components {
             name: string;
             /** @enum {string} */
             role: "admin" | "member";
+        };
+        /** ProcessView */
+        ProcessView: {
+            pid: number | null;
+            used_bytes: number | null;
         };
         /** QuotaPerson */
         QuotaPerson: {
@@ -785,6 +1149,15 @@ export interface components {
             share_percent: number | null;
             weight: number;
         };
+        /** Tier */
+        Tier: {
+            context_tokens: number;
+            memory_bytes: number;
+            /** @enum {string} */
+            name: "low" | "mid" | "high";
+            seed_tokens_per_s: number;
+            why: string;
+        };
         /** UsageRow */
         UsageRow: {
             engine: string;
@@ -842,6 +1215,30 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    CompatGenerate: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+        };
+    };
     ApiAdminAuditAudit: {
         parameters: {
             query?: never;
@@ -858,6 +1255,178 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AuditRow"][];
+                };
+            };
+        };
+    };
+    ApiAdminEnginesListEngines: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EngineStanding"][];
+                };
+            };
+        };
+    };
+    ApiAdminEnginesAddEngine: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EngineSpec"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EngineStanding"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminEnginesTestNameTestEngine: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conformance"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminEnginesNameRemoveEngine: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminEnginesNameChangeEngine: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EngineChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EngineStanding"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
                 };
             };
         };
@@ -1250,6 +1819,63 @@ export interface operations {
             };
         };
     };
+    ApiHardwareHardware: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HardwareView"];
+                };
+            };
+        };
+    };
+    ApiHardwareHistoryHardwareHistory: {
+        parameters: {
+            query?: {
+                minutes?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HistoryView"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
     ApiKeysListKeys: {
         parameters: {
             query?: never;
@@ -1600,6 +2226,54 @@ export interface operations {
             };
         };
     };
+    GenerateGenerate: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+        };
+    };
+    GenerateStreamGenerateStream: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+        };
+    };
     HealthHealth: {
         parameters: {
             query?: never;
@@ -1644,6 +2318,28 @@ export interface operations {
             };
         };
     };
+    InfoAbout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        [key: string]: unknown;
+                    };
+                };
+            };
+        };
+    };
     MetricsMetrics: {
         parameters: {
             query?: never;
@@ -1681,6 +2377,86 @@ export interface operations {
                 content: {
                     "application/json": {
                         [key: string]: unknown;
+                    };
+                };
+            };
+        };
+    };
+    TgiPlaceAboutModel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                place: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        [key: string]: unknown;
+                    };
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    TgiPlaceForModel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                place: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
                     };
                 };
             };

@@ -17,6 +17,8 @@
 --   revocable:<engine>     zset    request -> order of dispatch, of leases that may be taken away
 --   revoked:<engine>       set     requests that were told to end
 --   sparse:<engine>        zset    flow -> when it last came as a sparse flow, ms
+--   pins:<place>           hash    per slot inside an engine whose prompt it holds: <slot>:salt, :request, :order, :reads;
+--                                  loose:<request>: one that may land anywhere; run: the Redis that knows all this
 --   flow:<flow>            hash    served:<engine>, fresh:<engine>, spent, spent_turn, weight, in_flight_max, answer_tokens
 --   holds:<flow>           set     its running requests, on all engines
 --   budget:<flow>          hash    what was used in this minute, day and month

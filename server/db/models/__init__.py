@@ -3,10 +3,24 @@
 from server.db.models.api_key import ApiKey
 from server.db.models.audit import AuditEntry
 from server.db.models.base import Base
+from server.db.models.engine import EngineRow
+from server.db.models.hardware import HardwareDevice, HardwareSample
 from server.db.models.login_session import LoginSession
 from server.db.models.quota import Quota
 from server.db.models.setup_token import SetupToken
 from server.db.models.usage import Usage
 from server.db.models.user import User
 
-__all__ = ["ApiKey", "AuditEntry", "Base", "LoginSession", "Quota", "SetupToken", "Usage", "User"]
+__all__ = [
+    "ApiKey",
+    "AuditEntry",
+    "Base",
+    "EngineRow",
+    "HardwareDevice",
+    "HardwareSample",
+    "LoginSession",
+    "Quota",
+    "SetupToken",
+    "Usage",
+    "User",
+]

@@ -1,0 +1,148 @@
+"""Does an engine keep the promises that sharing rests on? Asked once, with real requests, when it is registered.
+
+- *stops*: its answer ends when its client goes. Seen on its own page of metrics (requests running); where it has none,
+  nobody knows.
+- *counts*: a stream ends with usage, as was asked for. Otherwise every event counts as a token.
+- *isolates*: of two people who send the same prompt, the second finds nothing of it in a cache, although the first, who
+  sends it again, does. A pair, because an engine without a cache, or one that does not tell, proves nothing.
+
+Each prompt holds a word that was never sent before, so old caches cannot answer. An engine that is in use is tested all
+the same, but whether it stops cannot be told from its metrics then.
+"""
+
+import asyncio
+from typing import Any, Literal
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from server.clock import Clock
+from server.engines.metrics import read_running
+from server.engines.protocol import Engine
+from server.errors import WirthforgeError
+
+WORDS = 300
+LONG_TOKENS = 2048
+SHORT_TOKENS = 4
+STOPS_MS_MAX = 2_000
+LOOK_EVERY_MS = 50
+TEST_MS_MAX = 120_000
+
+log = structlog.get_logger(__name__)
+
+Verdict = Literal["yes", "no", "unknown"]
+
+
+class Conformance(Struct, frozen=True, kw_only=True):
+    """What was found; `error` where the engine could not even be asked."""
+
+    stops: Verdict = "unknown"
+    counts: Verdict = "unknown"
+    isolates: Verdict = "unknown"
+    stopped_after_ms: int | None = None
+    error: str | None = None
+
+
+async def examine(engine: Engine, model: str, nonce: str, clock: Clock) -> Conformance:
+    """Test an engine with one of its models.
+
+    Args:
+        nonce: a text that no prompt ever held.
+    """
+    test = _Test(engine, model, nonce, clock)
+    try:
+        async with asyncio.timeout(TEST_MS_MAX / 1000):
+            counts, isolates = await test.caches()
+            stops, after_ms = await test.stopping()
+    except (WirthforgeError, TimeoutError) as error:
+        reason = error.message if isinstance(error, WirthforgeError) else "It took too long."
+        log.warning("engine could not be tested", engine=engine.name, reason=reason)
+        return Conformance(error=reason)
+    return Conformance(stops=stops, counts=counts, isolates=isolates, stopped_after_ms=after_ms)
+
+
+class _Test:
+    """The questions, one after the other."""
+
+    def __init__(self, engine: Engine, model: str, nonce: str, clock: Clock) -> None:
+        self._engine = engine
+        self._model = model
+        self._nonce = nonce
+        self._clock = clock
+        self._asked = 0
+
+    async def caches(self) -> tuple[Verdict, Verdict]:
+        """Whether it counts, and whether it keeps two people apart."""
+        prompt = f"{self._nonce} " + " ".join(f"word{number}" for number in range(WORDS))
+        first = await self._usage(prompt, "one")
+        again = await self._usage(prompt, "one")
+        other = await self._usage(prompt, "other")
+        counts: Verdict = "no" if first is None else "yes"
+        if again is None or other is None or not (own := _cached(again)):
+            return counts, "unknown"
+        # A template's first words are everybody's.
+        return counts, "no" if _cached(other) > own // 2 else "yes"
+
+    async def stopping(self) -> tuple[Verdict, int | None]:
+        """Whether it stops when its client goes, and after how long."""
+        if await self._idle_after_ms() is None:
+            return "unknown", None  # it does not tell, or others run on it
+        reply = await self._open("count to a million", "one", LONG_TOKENS)
+        try:
+            await anext(reply.chunks(), b"")
+            is_running = await self._running()
+        finally:
+            reply.close()
+        if not is_running:
+            return "unknown", None  # its answer was over before anybody could leave
+        after_ms = await self._idle_after_ms()
+        return ("no", None) if after_ms is None else ("yes", after_ms)
+
+    async def _idle_after_ms(self) -> int | None:
+        """How long until nothing runs there; None if that does not come, or is not told."""
+        began_ms = self._clock.monotonic_ms()
+        while (running := await self._running()) != 0:
+            if running is None or self._clock.monotonic_ms() - began_ms > STOPS_MS_MAX:
+                return None
+            await self._clock.sleep_ms(LOOK_EVERY_MS)
+        return self._clock.monotonic_ms() - began_ms
+
+    async def _running(self) -> int | None:
+        page = await self._engine.metrics()
+        return None if page is None else read_running(page)
+
+    async def _open(self, prompt: str, person: str, tokens: int) -> Any:  # noqa: ANN401 (a Reply)
+        body = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": prompt}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": tokens,
+        }
+        self._asked += 1
+        salt = f"{self._nonce}-{person}"
+        return await self._engine.open("chat.completions", body, f"{self._nonce}-{self._asked}", salt)
+
+    async def _usage(self, prompt: str, person: str) -> dict[str, Any] | None:
+        reply = await self._open(prompt, person, SHORT_TOKENS)
+        try:
+            events = await reply.read()
+        finally:
+            reply.close()
+        found = None
+        for line in events.splitlines():
+            if line.startswith(b"data:") and b'"usage"' in line:
+                try:
+                    event = msgspec.json.decode(line.removeprefix(b"data:"))
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    continue
+                if isinstance(event, dict) and isinstance(event.get("usage"), dict):
+                    found = event["usage"]
+        return found
+
+
+def _cached(usage: dict[str, Any]) -> int:
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return cached if isinstance(cached, int) else 0

@@ -1,0 +1,1 @@
+"""What the box is made of: which devices there are, what each is doing, and how they are joined."""

@@ -1,0 +1,109 @@
+"""The conformance test: what it finds of an engine that misbehaves, each in its own way."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from server.clock import SystemClock
+from server.engines import conformance
+from server.engines.conformance import Conformance, examine
+from server.engines.openai_compatible import OpenAICompatible
+from tests.stand_ins import openai_engine
+from tests.stand_ins.openai_engine import MODEL, Order, event, event_stream, usage_event
+
+
+@asynccontextmanager
+async def engine_of(order: Order) -> AsyncIterator[OpenAICompatible]:
+    """An adapter for a stand-in."""
+    async with openai_engine.serve(order) as url:
+        engine = OpenAICompatible(url, slots=4, silence_ms_max=2_000, kind="vllm")
+        yield engine
+        await engine.close()
+
+
+async def found(order: Order) -> Conformance:
+    """What is found of it."""
+    async with engine_of(order) as engine:
+        return await examine(engine, MODEL, "nonce", SystemClock())
+
+
+class Cache:
+    """An engine with a cache of prompts, whose keys hold the salt or do not; and that stops or does not."""
+
+    def __init__(self, *, is_salted: bool = True, stops: bool = True) -> None:
+        self._is_salted, self._stops = is_salted, stops
+        self._known: set[tuple[str, str]] = set()
+        self._left: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, order: Order, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        """A behaviour of the stand-in."""
+        key = (body["messages"][0]["content"], body["cache_salt"] if self._is_salted else "")
+        hits = 250 if key in self._known else 0
+        self._known.add(key)
+        response = await event_stream(request)
+        await response.write(event({"content": "one"}))
+        if body["max_tokens"] > 100:  # the long one, which is left
+            if not self._stops:
+                order.running.add("for ever")
+            await asyncio.Event().wait()
+        usage: Any = {"prompt_tokens": 300, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": hits}}
+        await response.write(usage_event(usage))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+async def test_an_engine_that_keeps_all_promises() -> None:
+    """Yes to everything, and how soon it stopped."""
+    result = await found(Order(behaviour=Cache(), tells_running=True))
+    assert (result.stops, result.counts, result.isolates, result.error) == ("yes", "yes", "yes", None)
+    assert result.stopped_after_ms is not None
+
+
+async def test_one_that_shows_people_each_others_prompts() -> None:
+    """Its cache does not know salts."""
+    assert (await found(Order(behaviour=Cache(is_salted=False)))).isolates == "no"
+
+
+async def test_one_that_goes_on_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its metrics say that it runs on when its client has left."""
+    monkeypatch.setattr(conformance, "STOPS_MS_MAX", 200)
+    result = await found(Order(behaviour=Cache(stops=False), tells_running=True))
+    assert (result.stops, result.stopped_after_ms) == ("no", None)
+
+
+async def test_one_that_does_not_tell() -> None:
+    """Without metrics, usage or a cache nobody knows; that it does not count is known."""
+    result = await found(Order(usage=None))
+    assert (result.stops, result.counts, result.isolates) == ("unknown", "no", "unknown")
+
+
+async def test_one_that_is_in_use() -> None:
+    """Whether it stops cannot be seen behind other requests."""
+    order = Order(behaviour=Cache(), tells_running=True)
+    order.running.add("another")
+    assert (await found(order)).stops == "unknown"
+
+
+async def test_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test ends, and says so."""
+    monkeypatch.setattr(conformance, "TEST_MS_MAX", 200)
+    order = Order()
+    order.hold.clear()
+    result = await found(order)
+    assert (result.error, result.stops, result.counts, result.isolates) == (
+        "It took too long.",
+        *["unknown"] * 3,
+    )
+
+
+async def test_one_that_fails() -> None:
+    """Its fault is told instead."""
+
+    async def refuse(_order: Order, _request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
+        return web.Response(status=500)
+
+    assert "failed with status 500" in str((await found(Order(behaviour=refuse))).error)

@@ -17,6 +17,7 @@ const SharingPage = lazy(() => import('./sharing/SharingPage'))
 const PeoplePage = lazy(() => import('./people/PeoplePage'))
 const QuotasPage = lazy(() => import('./quotas/QuotasPage'))
 const ScopePage = lazy(() => import('./quotas/ScopePage'))
+const EnginesPage = lazy(() => import('./engines/EnginesPage'))
 
 export function App() {
   return (
@@ -72,6 +73,7 @@ function Pages({ admin }: { admin: boolean }): ReactNode {
       {admin && <Route path="/people" component={PeoplePage} />}
       {admin && <Route path="/quotas" component={QuotasPage} />}
       {admin && <Route path="/quotas/*" component={ScopePage} />}
+      {admin && <Route path="/engines" component={EnginesPage} />}
       <Route path="/login">
         <Redirect to="/" replace />
       </Route>

@@ -20,6 +20,12 @@ export type QuotaRules = Schemas['QuotaRules']
 export type QuotaStanding = Schemas['QuotaStanding']
 export type LimitInForce = Schemas['LimitInForce']
 export type AuditRow = Schemas['AuditRow']
+export type Engine = Schemas['EngineStanding']
+export type EngineSpec = Schemas['EngineSpec']
+export type EngineChange = Schemas['EngineChange']
+export type Conformance = Schemas['Conformance']
+export type Machine = Schemas['HardwareView']
+export type Device = Schemas['DeviceView']
 
 type Listener = () => void
 const unauthorized = new Set<Listener>()

@@ -9,6 +9,7 @@ const everyone = [
 const admins = [
   { path: '/people', title: 'People' },
   { path: '/quotas', title: 'Quotas' },
+  { path: '/engines', title: 'Engines' },
 ]
 
 export const pagesFor = ({ role }: Principal) =>

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { totalsOf } from '../usage/totals'
-import { ago, counted, duration, span } from './format'
+import { ago, binary, counted, duration, span } from './format'
 
 test('durations use the unit one would say', () => {
   const plain = (ms: number) => duration(ms).replaceAll('\u00a0', ' ')
@@ -11,6 +11,18 @@ test('durations use the unit one would say', () => {
     '59.9 s',
     '1 min 0 s',
     '2 min 5 s',
+  ])
+})
+
+test('sizes are told in binary units', () => {
+  const plain = (bytes: number) => binary(bytes).replaceAll('\u00a0', ' ')
+  expect([0, 1023, 5 << 20, 1 << 30, 85_520_809_984, 3 * 2 ** 50].map(plain)).toEqual([
+    '0 B',
+    '1023 B',
+    '5 MiB',
+    '1.0 GiB',
+    '79.6 GiB',
+    '3072.0 TiB',
   ])
 })
 

@@ -24,6 +24,15 @@ export function duration(ms: number): string {
   return `${Math.floor(rounded / 60)}${NBSP}min ${rounded % 60}${NBSP}s`
 }
 
+const SIZES = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+
+/** Bytes in binary units: "512 MiB", "23.6 GiB". */
+export function binary(bytes: number): string {
+  const power = Math.min(Math.floor(Math.log2(Math.max(bytes, 1)) / 10), SIZES.length - 1)
+  const size = bytes / 1024 ** power
+  return `${power < 3 ? Math.round(size) : size.toFixed(1)}${NBSP}${SIZES[power]}`
+}
+
 const STEPS = [
   { unit: 'd', ms: 86_400_000 },
   { unit: 'h', ms: 3_600_000 },

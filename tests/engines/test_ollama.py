@@ -227,8 +227,9 @@ async def test_hanging_up_stops_the_engine(engine: Ollama, stand_in: ollama_engi
     stand_in.hold.clear()
     opened = await engine.open("chat.completions", {**CHAT, "stream": True}, "id", "salt")
     await anext(opened.chunks())
+    assert not stand_in.gone.is_set()
     opened.close()
-    await asyncio.wait_for(stand_in.gone.wait(), 5)
+    assert await asyncio.wait_for(stand_in.gone.wait(), 5)
 
 
 async def test_an_engine_that_says_nothing_is_given_up(stand_in: ollama_engine.Ollama) -> None:

@@ -208,8 +208,8 @@ async def test_what_openais_clients_send_is_understood(tgi: Tgi) -> None:
     defaults = {"top_p": 1, "presence_penalty": 0, "frequency_penalty": 0, "n": 1, "stop": "x", "logit_bias": None}
     json_schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
     for wanted in (json_schema, {"type": "json_object"}, {"type": "text"}):
-        await ask(tgi, CHAT | defaults | {"max_completion_tokens": 2, "response_format": wanted})
-    await ask(tgi, TEXT | defaults | {"best_of": 1})
+        assert await ask(tgi, CHAT | defaults | {"max_completion_tokens": 2, "response_format": wanted})
+    assert await ask(tgi, TEXT | defaults | {"best_of": 1})
 
 
 EVENTS = [b'data: {"a":1}', b":", "data: {\u2028🦙}".encode(), b"data: [DONE]", b"event: x\ndata: 2"]

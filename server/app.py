@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from quotas.cost import Cost, read_costs
 from quotas.ledger import Ledger
 from quotas.window import Window, window_of
+from server import VERSION
 from server.accounts.access import Access
 from server.accounts.authentication import Authentication, require_admin
 from server.accounts.keys import ApiKeys
@@ -39,14 +40,22 @@ from server.chat.pipeline import Pipeline
 from server.chat.salts import LedgerPins, Salts
 from server.clock import Clock, SystemClock
 from server.db.session import Database
+from server.engines.calibrating import Calibrating
+from server.engines.calibrations import Calibrations
 from server.engines.fleet import Fleet
 from server.engines.isolation import Pins
 from server.engines.kinds import Defaults, EngineSpec, load_kinds, read_spec
+from server.engines.numbers import NumberDefaults, Numbers, numbers_of
+from server.engines.promises import Promises
 from server.engines.protocol import Engine
+from server.engines.residents import Residents
+from server.engines.tuning import tuned
 from server.errors import InvalidRequest, StartError
+from server.hardware.box import box_of
 from server.hardware.history import History
 from server.hardware.monitor import Monitor
 from server.hardware.providers import load as hardware_of
+from server.hardware.room import estimated
 from server.messages import Principal
 from server.settings import Settings
 from server.sharing.gate import Gate
@@ -55,7 +64,8 @@ from server.usage.report import UsageReport
 from server.usage.writer import UsageWriter
 from server.web import admin, hardware, pages, sharing, usage
 from server.web.accounts import Accounts
-from server.web.engines import EngineAdmin
+from server.web.calibrations import CalibrationAdmin
+from server.web.engines import Catalogue, EngineAdmin
 from server.web.quotas import QuotaAdmin, own_quota
 from server.web.sharing import Shares, Sockets
 
@@ -93,21 +103,25 @@ def engines_from(settings: Settings) -> list[Engine]:
     return [kinds[spec.kind](spec, defaults) for spec in specs]
 
 
-def window_from(settings: Settings, engine: Engine, spec: EngineSpec | None = None) -> Window:
-    """How much an engine is given at a time: what its admin says, else what it says itself, else the settings."""
+def window_from(settings: Settings, engine: Engine, spec: EngineSpec | None = None, knee: int | None = None) -> Window:
+    """How much an engine is given at a time: what its admin says, else what it says itself, else the settings.
 
-    def first(*numbers: int | None) -> int:
-        return next((number for number in numbers if number is not None), 0)
-
-    spec = spec or EngineSpec(name=engine.name, kind=engine.kind, url="")
-    reserved = first(spec.reserved_slots, settings.reserved_slots)
+    Args:
+        knee: what a calibration found to be worth giving it, in the place of the setting.
+    """
+    found = numbers_of(engine, spec, number_defaults_from(settings), knee)
     return window_of(
-        first(spec.slots, engine.slots),
-        reserved_slots=None if reserved < 0 else reserved,
-        prefill_chunk_tokens=first(spec.prefill_tokens, engine.prefill_chunk_tokens, settings.engine_prefill_tokens),
-        kv_tokens=first(spec.kv_tokens, engine.kv_tokens),
+        found.slots.value or 1,
+        reserved_slots=found.reserved_slots.value,
+        prefill_chunk_tokens=found.prefill_tokens.value or 0,
+        kv_tokens=found.kv_tokens.value or 0,
         books_whole_answers=engine.books_whole_answers,
     )
+
+
+def number_defaults_from(settings: Settings) -> NumberDefaults:
+    """What holds where neither admin nor engine says a number."""
+    return NumberDefaults(prefill_tokens=settings.engine_prefill_tokens, reserved_slots=settings.reserved_slots)
 
 
 def costs_from(settings: Settings) -> Mapping[str, Cost]:
@@ -136,6 +150,7 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
             *health.handlers(),
             Accounts,
             admin.Admin,
+            CalibrationAdmin,
             EngineAdmin,
             QuotaAdmin,
             own_quota,
@@ -170,9 +185,12 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
     ledger = Ledger(redis)
     outlook = Outlook(ledger, clock)
     gate = Gate(ledger, outlook, replica=replica, clock=clock, settings=settings)
-    fleet = _fleet(settings, engines, gate=gate, ledger=ledger, database=database, clock=clock)
     records = History(database, clock)
     monitor = Monitor(hardware_of(clock), clock, records)
+
+    fleet, promises, store, calibrating = _fleet(
+        settings, engines, monitor=monitor, gate=gate, ledger=ledger, database=database, clock=clock
+    )
     writer = UsageWriter(ledger, database, clock, reader=replica)
     passwords = Passwords()
     access = Access(ledger, clock)
@@ -185,6 +203,13 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
     costs = costs_from(settings)
     parts = {
         "authentication": authentication,
+        "calibrating": calibrating,
+        "calibrations": store,
+        "catalogue": Catalogue(
+            fleet.pool,
+            promises,
+            lambda engine, spec: numbers_of(engine, spec, number_defaults_from(settings), store.knee(engine.name)),
+        ),
         "clock": clock,
         "database": database,
         "keys": keys,
@@ -198,9 +223,10 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
             residency=fleet.residency,
             salts=salts,
             clock=clock,
-            costs=costs,
+            cost=lambda model: costs.get(model) or store.cost(model) or Cost(),
         ),
         "pool": fleet.pool,
+        "promises": promises,
         "quotas": quotas,
         "registry": fleet.registry,
         "residency": fleet.residency,
@@ -213,6 +239,25 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         "users": Users(database, access, passwords, clock),
     }
 
+    calibrates = [calibrating.run] if settings.calibrates else []
+    loops = (promises.run, *fleet.loops, store.run, *calibrates)
+    return parts, _lifespan(
+        loops, database=database, redis=redis, gate=gate, fleet=fleet, writer=writer, monitor=monitor
+    )
+
+
+def _lifespan(
+    loops: Sequence[Callable[[], Coroutine[Any, Any, None]]],
+    *,
+    database: Database,
+    redis: Redis,
+    gate: Gate,
+    fleet: Fleet,
+    writer: UsageWriter,
+    monitor: Monitor,
+) -> Lifespan:
+    """What runs as long as the server does; `loops` are those of which nothing stays behind."""
+
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
         """Start the loops; at the end stop them in the order in which work flows, so that nothing stays behind."""
@@ -220,29 +265,74 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
             stack.push_async_callback(database.close)
             stack.push_async_callback(redis.aclose)
             stack.push_async_callback(fleet.close)
+            # Which boxes there are follows from the devices.
+            await monitor.look()
             await fleet.start()
             stack.push_async_callback(writer.close)
             stack.callback(monitor.close)
-            for loop in (writer.run, gate.run, monitor.run, *fleet.loops):
+            for loop in (writer.run, gate.run, monitor.run, *loops):
                 stack.push_async_callback(_stop, _start(loop))
             yield
 
-    return parts, running
+    return running
 
 
 def _fleet(
-    settings: Settings, engines: Sequence[Engine], *, gate: Gate, ledger: Ledger, database: Database, clock: Clock
-) -> Fleet:
-    return Fleet(
+    settings: Settings,
+    engines: Sequence[Engine],
+    *,
+    monitor: Monitor,
+    gate: Gate,
+    ledger: Ledger,
+    database: Database,
+    clock: Clock,
+) -> tuple[Fleet, Promises, Calibrations, Calibrating]:
+    """The engines, what is known of them, and who measures them."""
+
+    def numbers(engine: Engine, spec: EngineSpec | None) -> Numbers:
+        return numbers_of(engine, spec, number_defaults_from(settings))
+
+    def on_window(engine: Engine, spec: EngineSpec | None) -> None:
+        gate.set_window(engine.name, window_from(settings, engine, spec, store.knee(engine.name)))
+
+    def moves(name: str) -> bool:
+        return (known := fleet.roster.spec(name)) is not None and known.moves_models
+
+    fleet = Fleet(
         engines,
         database=database,
         clock=clock,
         defaults=defaults_from(settings, LedgerPins(ledger, clock)),
         memory_bytes=settings.models_memory_bytes,
-        on_window=lambda engine, spec: gate.set_window(engine.name, window_from(settings, engine, spec)),
+        on_window=on_window,
         on_pressure=gate.feel,
         on_gone=gate.forget,
+        machine=monitor,
+        sizer=estimated,
     )
+    residents = Residents(fleet.pool, fleet.residency, database, clock, moves)
+    promises = Promises(
+        database,
+        clock,
+        pool=fleet.pool,
+        roster=fleet.roster,
+        residency=fleet.residency,
+        residents=residents,
+        nonce=new_token,
+    )
+    store, calibrating = tuned(
+        fleet,
+        residents=residents,
+        database=database,
+        clock=clock,
+        hardware=lambda: box_of(monitor.snapshot),
+        numbers=numbers,
+        on_window=on_window,
+        load=ledger.load,
+        nonce=new_token,
+        server_version=VERSION,
+    )
+    return fleet, promises, store, calibrating
 
 
 def connect_redis(url: str) -> Redis:

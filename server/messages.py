@@ -68,3 +68,30 @@ class Pressure(Struct, frozen=True, kw_only=True):
     waiting: int
     preempted: int = 0
     kv_tokens: int = 0
+
+
+class ModelMemory(Struct, frozen=True):
+    """What a model is said to take: the value, and the upper end of its band, by which it is admitted."""
+
+    expected_bytes: int
+    high_bytes: int
+
+
+class DeviceMemory(Struct, frozen=True, kw_only=True):
+    """The memory of one device, as it was last read.
+
+    Attributes:
+        total_bytes: all of it; None where nobody knows.
+        usable_bytes: the same, less the headroom.
+        free_bytes: what could be given to a model now; None where nobody knows, or where it says nothing (main memory,
+            from which mapped files can be dropped).
+        used_bytes: by everybody.
+        processes: bytes by pid; None where the driver does not tell all of them.
+    """
+
+    uuid: str
+    total_bytes: int | None = None
+    usable_bytes: int | None = None
+    free_bytes: int | None = None
+    used_bytes: int | None = None
+    processes: dict[int, int] | None = None

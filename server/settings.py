@@ -56,12 +56,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # Prompt tokens that an engine reads in one step (vLLM's max_num_batched_tokens, llama.cpp's batch): half as many
     # are given to it ahead of their first token. 0: as many as come.
     engine_prefill_tokens: Annotated[int, Meta(ge=0)] = 2048
-    # What models that the server loads and unloads on engines may take together. 0: no bound, the engines decide.
+    # What models that the server loads and unloads may take together in each box of devices. 0: what the devices have.
     models_memory_bytes: Annotated[int, Meta(ge=0)] = 0
     # Slots of each engine that are kept for people who ask now and then, while any are about. -1: by its size.
     reserved_slots: Annotated[int, Meta(ge=-1)] = -1
-    # What tokens cost, as model=input:output; a model that is not named costs 1:2.
+    # What tokens cost, as model=input:output; a model that is not named costs what was measured, until then 1:2.
     costs: tuple[str, ...] = ()
+    # How fast each model is is measured once, when it is in memory and nobody uses its engine.
+    calibrates: bool = True
     # An engine that says nothing for so long has failed. A long prompt on a CPU takes minutes.
     engine_silence_ms_max: Positive = 300_000
     # The same between tokens, once the first has come.

@@ -42,6 +42,13 @@ LEASES_REAPED = Counter(
 MODEL_LOAD_SECONDS = Histogram(
     "wirthforge_model_load_seconds", "Time that loading a model took.", ("engine",), buckets=SECONDS, registry=REGISTRY
 )
+MODEL_MEMORY_RATIO = Histogram(
+    "wirthforge_model_memory_ratio",
+    "What a load really took of its devices, by what was estimated.",
+    ("engine",),
+    buckets=(0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 4.0),
+    registry=REGISTRY,
+)
 ENGINE_UP = Gauge(
     "wirthforge_engine_up", "Whether the engine answered when last asked.", ("engine",), registry=REGISTRY
 )

@@ -131,6 +131,8 @@ def settings(database_url: str, redis_url: str) -> Settings:
         database_url=database_url,
         redis_url=redis_url,
         engine_slots=4,
+        # What engines are asked is what tests ask them.
+        calibrates=False,
         engine_silence_ms_max=SILENCE_MS_MAX,
         shutdown_grace_ms=2_000,
         redis_grace_ms=500,

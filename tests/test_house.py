@@ -106,7 +106,8 @@ def test_a_setting_is_documented_as_it_is(field: msgspec.structs.FieldInfo) -> N
     if field.name == "data_dir":
         assert row["default"] == "`/var/lib/wirthforge` for root, else `~/.local/share/wirthforge`"
     else:
-        assert row["default"] == ("none" if field.default in ("", ()) else f"`{field.default}`")
+        written = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        assert row["default"] == ("none" if field.default in ("", ()) else f"`{written}`")
     assert row["purpose"].endswith(".")
 
 

@@ -30,10 +30,9 @@ from server.chat.meter import Meter
 from server.chat.salts import Salts
 from server.clock import Clock
 from server.engines.health import Breaker
-from server.engines.places import Load
+from server.engines.places import Load, Loader
 from server.engines.pool import Pool, Route
 from server.engines.protocol import Reply
-from server.engines.residency import Residency
 from server.errors import EngineFailed, EngineTimeout, NotAllowed, Unavailable, WirthforgeError
 from server.messages import ModelRequest, Principal, Surface
 from server.sharing.gate import Gate, QuotasChanged
@@ -87,10 +86,10 @@ class Pipeline:
         gate: Gate,
         quotas: Quotas,
         access: Access,
-        residency: Residency,
+        residency: Loader,
         salts: Salts,
         clock: Clock,
-        costs: Mapping[str, Cost],
+        cost: Callable[[str], Cost],
     ) -> None:
         self._pool = pool
         self._gate = gate
@@ -101,7 +100,7 @@ class Pipeline:
         self._residency = residency
         # Many may have waited for one load; it is charged once.
         self._charged_load: Load | None = None
-        self._costs = costs
+        self._cost = cost
 
     async def answer(
         self, request: ModelRequest, identify: Identify, stack: AsyncExitStack, tell: Tell | None = None
@@ -144,6 +143,8 @@ class Pipeline:
         """An engine that has begun to answer. One that fails before that is left for another, once."""
         failed: set[str] = set()
         flow = str((await self._allowed(request, identify)).id)
+        # A calibration may change it while the request runs; this one began with it.
+        cost = self._cost(request.model)
         while True:
             route = await self._route(request.model, failed)
             attempt = await stack.enter_async_context(AsyncExitStack())
@@ -151,7 +152,7 @@ class Pipeline:
             load = await attempt.enter_async_context(
                 self._residency.use(route.engine.name, request.model, caused_by=flow)
             )
-            lease = await self._admitted(request, identify, route, tell)
+            lease = await self._admitted(request, identify, route, cost, tell)
             if load is not None and load.caused_by == flow and load is not self._charged_load:
                 self._charged_load = load
                 lease.load_cost = load.took_ms * COST_PER_LOAD_MS
@@ -219,23 +220,22 @@ class Pipeline:
             raise NotAllowed(f"You may not use the model {request.model}.", code="model_not_allowed", param="model")
         return principal
 
-    async def _admitted(self, request: ModelRequest, identify: Identify, route: Route, tell: Tell | None) -> Lease:
+    async def _admitted(
+        self, request: ModelRequest, identify: Identify, route: Route, cost: Cost, tell: Tell | None
+    ) -> Lease:
         """A lease under the limits that are in force, which may change while the request enters."""
         for _ in range(QUOTA_READS_MAX):
             principal = await self._allowed(request, identify)
             limits, version = await self._quotas.of(principal)
-            entry = self._entry(request, principal, route, limits)
-            asking = Asking(entry=entry, limits=limits, version=version, cost=self._cost(request.model), tell=tell)
+            entry = self._entry(request, principal, route, limits, cost)
+            asking = Asking(entry=entry, limits=limits, version=version, cost=cost, tell=tell)
             try:
                 return await self._gate.admit(asking)
             except QuotasChanged:
                 self._access.forget(version)
         raise Unavailable("The quotas are being changed. Try again.", code="quotas_changing", retry_after_s=1)
 
-    def _cost(self, model: str) -> Cost:
-        return self._costs.get(model) or Cost()
-
-    def _entry(self, request: ModelRequest, principal: Principal, route: Route, limits: Limits) -> Entry:
+    def _entry(self, request: ModelRequest, principal: Principal, route: Route, limits: Limits, cost: Cost) -> Entry:
         bounds = bounds_of(request, route.model, limits)
         # The estimate may be far too high, the engine takes no more than its context.
         context = route.model.context_tokens or request.input_tokens
@@ -249,7 +249,7 @@ class Pipeline:
             key=str(principal.key_id or ""),
             input_tokens=input_tokens,
             started_at_ms=int(self._clock.now().timestamp() * 1000),
-            prompt_cost=self._cost(request.model).of(input_tokens, 0),
+            prompt_cost=cost.of(input_tokens, 0),
             output_tokens_max=bounds.most,
             output_tokens_min=bounds.least,
             answers=request.answers,

@@ -12,7 +12,8 @@ from server.accounts.secrets import new_token
 from server.app import engines_from
 from server.cli.options import run, settings_from, settings_options
 from server.clock import SystemClock
-from server.engines.calibration import Calibration, calibrate, contention, costs_of
+from server.engines.calibration import TOGETHER_MAX, Calibration, calibrate, costs_of
+from server.engines.contention import Contention, Resident, contention
 from server.engines.protocol import Engine
 from server.errors import NotFound, StartError
 from server.settings import Settings
@@ -48,8 +49,10 @@ def engine(config: Path | None, model: str | None, as_json: bool, **flags: Any) 
         return
     for each in found:
         _show(each)
-    for name, left in beside.items():
-        click.echo(f"{name}: {left:.2f} of its own rate while all engines answer")
+    if beside:
+        click.echo("\nanswering at the same time, what is left of each one's own rate")
+    for each_set in beside:
+        click.echo("  " + ", ".join(f"{name} {left:.2f}" for name, left in each_set.left.items()))
     costs = [f'"{name}={amount[0]}:{amount[1]}"' for name, amount in costs_of(found).items()]
     click.echo(f"\ncosts = [{', '.join(costs)}]")
 
@@ -60,22 +63,30 @@ def _show(found: Calibration) -> None:
     click.echo(f"  prompt token    {found.prefill_us:8.1f} µs ({1e6 / found.prefill_us:.0f} tokens/s)")
     click.echo(f"  answer token    {found.decode_us:8.1f} µs alone")
     for each in found.together:
-        knee = "   worth no more" if each.answers == found.knee else ""
+        knee = "   more add next to nothing" if each.answers == found.knee else ""
         click.echo(f"  {each.answers:4} answers    {each.tokens_per_s:8.0f} tokens/s{knee}")
 
 
-async def _measured(settings: Settings, model: str | None) -> tuple[Sequence[Calibration], dict[str, float]]:
+async def _measured(settings: Settings, model: str | None) -> tuple[Sequence[Calibration], Sequence[Contention[str]]]:
     engines = engines_from(settings)
     clock = SystemClock()
     try:
-        chosen: dict[str, tuple[Engine, str]] = {}
+        chosen: dict[str, Resident] = {}
         for each in engines:
             served = [listed.id for listed in await each.probe()]
             if not served or (model is not None and model not in served):
                 raise NotFound(f"Engine {each.name} has no model{'' if model is None else f' {model}'}.")
             chosen[each.name] = each, model or served[0]
-        found = [await calibrate(each, name, clock=clock, nonce=new_token) for each, name in chosen.values()]
-        beside = dict(await contention(chosen, clock=clock, nonce=new_token)) if len(chosen) > 1 else {}
+        found = [
+            await calibrate(each, name, clock=clock, nonce=new_token, answers_max=_answers_max(each))
+            for each, name in chosen.values()
+        ]
+        beside = await contention(chosen, clock=clock, nonce=new_token)
     finally:
         await asyncio.gather(*(each.close() for each in engines))
     return found, beside
+
+
+def _answers_max(engine: Engine) -> int:
+    """As many as it says that it takes; where it does not say, as many as bring something."""
+    return TOGETHER_MAX if "slots" in getattr(engine, "assumed", ("slots",)) else engine.slots

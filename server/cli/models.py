@@ -12,8 +12,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from msgspec import Struct
 
 from server.app import engines_from
-from server.cli import estimates
+from server.cli import estimates, placing
 from server.cli.options import run, settings_from, settings_options
+from server.clock import SystemClock
 from server.embedded import tiny_model
 from server.embedded.gguf_header import check
 from server.errors import EngineFailed, StartError
@@ -130,7 +131,7 @@ def _reason(error: TransportError | OSError) -> str:
 
 @click.group()
 def models() -> None:
-    """Models: list, pull, estimate."""
+    """Models: list, pull, estimate, place."""
 
 
 @models.command()
@@ -171,6 +172,21 @@ def estimate(path: Path, *, as_json: bool, **choices: Any) -> None:  # noqa: ANN
     """Say how much memory the model at PATH takes (GGUF file, safetensors folder); nothing is loaded."""
     found = estimates.of(headers.read(path), **choices)
     click.echo(found.json() if as_json else found.table(path.name))
+
+
+@models.command("place")
+@click.argument("paths", type=click.Path(path_type=Path, exists=True), nargs=-1, required=True)
+@settings_options
+def place_(paths: tuple[Path, ...], config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """Say on which device of this machine `up` would put the models at PATHS (GGUF files); nothing is loaded."""
+    settings = settings_from(config, **flags)
+    files = {path.stem: path for path in paths}
+    if len(files) < len(paths):
+        raise StartError("Two of these models would have the same name: rename one of the files.")
+    wanted = placing.wanted(files, context_tokens=settings.model_context_tokens, slots=settings.model_slots)
+    snapshot, seen = run(placing.look(SystemClock()))
+    spots = placing.spots(wanted, snapshot, seen, memory_bytes=settings.models_memory_bytes)
+    click.echo(placing.table(spots, snapshot))
 
 
 async def _of_engines(settings: Settings) -> list[str]:

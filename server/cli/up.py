@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from msgspec.structs import replace
 from server import VERSION
 from server.accounts.users import SETUP_HOURS
 from server.app import create_app, engines_from
+from server.cli import placing
 from server.cli.models import HUB, ModelFile, chosen_files, fetch_missing
 from server.cli.options import open_rooms, run, settings_from, settings_options
+from server.cli.placing import Spot
 from server.cli.serve import WebServer, address, listen, on_signals
 from server.clock import Clock, SystemClock
 from server.db.migrate import migrate
@@ -22,7 +25,7 @@ from server.embedded.llama import Llama
 from server.embedded.postgres import Postgres
 from server.embedded.redis import Redis
 from server.embedded.supervisor import Part, PartChanged, Supervisor
-from server.engines.openai_compatible import OpenAICompatible
+from server.engines.embedded import Embedded
 from server.engines.protocol import Engine
 from server.settings import Settings
 from server.telemetry import configure_logging
@@ -91,11 +94,18 @@ class Up:
             data = stack.enter_context(lock.hold(self._settings.data_dir))
             listening = stack.enter_context(listen(self._settings))
             where = address(self._settings, listening)
-            parts, engines, settings = self._parts()
-            self._name_width = max(len(_shown(name)) for name in ("schema", *(part.name for part in parts)))
+            parts, settings = self._databases()
+            models = [] if settings.engines else await self._models()
+            names = ("schema", *(part.name for part in parts), *(llama.name for _, _, llama in models))
+            self._name_width = max(len(_shown(name)) for name in names)
+            parts += [llama for _, spot, llama in models if spot.is_started]
             supervisor = Supervisor(parts, self._clock, on_change=self._tell_change)
             stack.push_async_callback(supervisor.stop)
             await supervisor.start()
+            for _, spot, llama in models:
+                if spot.why:
+                    self._tell_part(_shown(llama.name), spot.why)
+            engines = [self._engine(*model, supervisor) for model in models] or engines_from(settings)
             before, after = await migrate(settings.database_url)
             if before != after:
                 self._tell_part("schema", f"at revision {after}")
@@ -106,8 +116,8 @@ class Up:
             )
             await self._server.run_on(listening)
 
-    def _parts(self) -> tuple[list[Part], list[Engine], Settings]:
-        """What to start, the engines among it, and the settings with the addresses filled in."""
+    def _databases(self) -> tuple[list[Part], Settings]:
+        """Postgres and Redis, as far as they are ours, and the settings with the addresses filled in."""
         settings, parts = self._settings, list[Part]()
         if not settings.database_url:
             postgres = Postgres(settings.data_dir, self._clock)
@@ -117,28 +127,22 @@ class Up:
             redis = Redis(settings.data_dir, self._clock)
             settings = replace(settings, redis_url=redis.url)
             parts.append(redis)
-        if settings.engines:
-            return parts, engines_from(settings), settings
-        llamas = [(file, self._llama(file)) for file in chosen_files(settings)]
-        if any(file.is_demonstration for file, _ in llamas):
+        return parts, settings
+
+    async def _models(self) -> list[tuple[ModelFile, Spot, Llama]]:
+        """The models, where each goes, and the process that serves it."""
+        settings = self._settings
+        files = chosen_files(settings)
+        if any(file.is_demonstration for file in files):
             tell("No model is given, so the demonstration model answers, with nonsense.")
             tell(f"For a real one: --model PATH or --model {HUB}owner/repo:file.gguf")
-        engines: list[Engine] = [
-            OpenAICompatible(
-                llama.base_url,
-                kind="llama-server",
-                name=file.name,
-                slots=settings.model_slots,
-                silence_ms_max=settings.engine_silence_ms_max,
-                stall_ms_max=settings.engine_stall_ms_max,
-                api_key=llama.api_key,
-                is_demonstration=file.is_demonstration,
-            )
-            for file, llama in llamas
-        ]
-        return [*parts, *(llama for _, llama in llamas)], engines, settings
+        paths = {file.name: file.path for file in files}
+        models = placing.wanted(paths, context_tokens=settings.model_context_tokens, slots=settings.model_slots)
+        snapshot, seen = await placing.look(self._clock)
+        spots = placing.spots(models, snapshot, seen, memory_bytes=settings.models_memory_bytes)
+        return [(file, spot, self._llama(file, spot)) for file, spot in zip(files, spots, strict=True)]
 
-    def _llama(self, file: ModelFile) -> Llama:
+    def _llama(self, file: ModelFile, spot: Spot) -> Llama:
         return Llama(
             file.path,
             name=file.name,
@@ -146,6 +150,25 @@ class Up:
             context_tokens=self._settings.model_context_tokens,
             data_dir=self._settings.data_dir,
             clock=self._clock,
+            on_cpu=spot.on_cpu,
+            environment=spot.environment,
+        )
+
+    def _engine(self, file: ModelFile, spot: Spot, llama: Llama, supervisor: Supervisor) -> Engine:
+        return Embedded(
+            llama.base_url,
+            name=file.name,
+            slots=self._settings.model_slots,
+            context_tokens=self._settings.model_context_tokens,
+            silence_ms_max=self._settings.engine_silence_ms_max,
+            stall_ms_max=self._settings.engine_stall_ms_max,
+            api_key=llama.api_key,
+            start=partial(supervisor.begin, llama),
+            stop=partial(supervisor.end, llama),
+            is_started=spot.is_started,
+            is_demonstration=file.is_demonstration,
+            memory=spot.memory,
+            devices=spot.devices,
         )
 
     def _tell_change(self, change: PartChanged) -> None:

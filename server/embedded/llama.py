@@ -5,7 +5,8 @@ else, and the supervisor starts it again. The port and the key stay the same ove
 need not learn a new one.
 
 Every local user can connect to a port on the loopback interface, so the engine answers only to a random key, which
-travels in the environment: a command line is for everybody to read.
+travels in the environment: a command line is for everybody to read. And while the engine does not run, everybody could
+take its port: so it counts as started only when whoever listens there has our user number.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import server
@@ -30,12 +32,14 @@ GRACE_MS_MAX = 5_000
 KEY_BYTES = 32
 STATUS_LINE_BYTES_MAX = 1024
 ERROR_MARK = " E "
+TCP = Path("/proc/net/tcp")
+LISTENING = "0A"
 
 
 class Llama:
     """A part (see supervisor.py): one model behind llama.cpp's OpenAI-compatible HTTP server."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all by name, most with a default)
         self,
         path: Path,
         *,
@@ -45,6 +49,8 @@ class Llama:
         data_dir: Path,
         clock: Clock,
         embeddings: bool = False,
+        on_cpu: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Describe the engine; nothing starts yet.
 
@@ -56,6 +62,8 @@ class Llama:
             data_dir: the data folder, whose lock the caller holds.
             clock: measures waiting.
             embeddings: also serve /v1/embeddings. Prompts of these must fit one batch, so it takes more memory.
+            on_cpu: no layer goes to a GPU, also where there is one.
+            environment: variables that tell llama.cpp which devices there are (llama_devices.py).
         """
         self.name = f"llama-{_file_name(name)}"
         self.api_key = secrets.token_urlsafe(KEY_BYTES)
@@ -65,6 +73,8 @@ class Llama:
         self._context_tokens = context_tokens
         self._data_dir = data_dir.resolve()
         self._embeddings = embeddings
+        self._on_cpu = on_cpu
+        self._visible = dict(environment or {})
         self._port: int | None = None
         self._child = Child(self.name, data_dir=self._data_dir, clock=clock, grace_ms_max=GRACE_MS_MAX)
 
@@ -109,13 +119,14 @@ class Llama:
             *["--slots", str(self._slots), "--context", str(self._context_tokens)],
             *["--port", str(self._port), "--slots-folder", str(saved)],
             *(["--embeddings"] if self._embeddings else []),
+            *(["--on-cpu"] if self._on_cpu else []),
         ]
 
     def _environment(self) -> dict[str, str]:
         # -P keeps the working folder out of the search path, so ours is named.
         ours = str(Path(server.__file__).parents[1])
         paths = [ours, *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {KEY_VARIABLE: self.api_key, "PYTHONPATH": os.pathsep.join(paths)}
+        return {**self._visible, KEY_VARIABLE: self.api_key, "PYTHONPATH": os.pathsep.join(paths)}
 
     async def _ready(self) -> bool:
         """Whether /health says so: 503 while it loads. By hand, because a client library would be most of this file."""
@@ -125,7 +136,7 @@ class Llama:
             return False
         try:
             writer.write(f"GET /health HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
-            return b" 200 " in await reader.readline()
+            return b" 200 " in await reader.readline() and _is_ours(self._port)
         except OSError:
             return False
         finally:
@@ -137,6 +148,19 @@ def _free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _is_ours(port: int | None) -> bool:
+    """Whether nobody else listens on the port; true where the kernel does not tell (macOS).
+
+    /proc/net/tcp: local address, state (0A is listening) and uid are fields 1, 3 and 7 (Linux' proc_net_tcp.txt).
+    """
+    try:
+        rows = [line.split() for line in TCP.read_text().splitlines()[1:]]
+    except OSError:
+        return True
+    owners = {int(row[7]) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == LISTENING}
+    return owners == {os.geteuid()}
 
 
 def _file_name(name: str) -> str:

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parameters(options: argparse.Namespace, key: str) -> xllamacpp.CommonParams:
-    """What llama.cpp is asked for. Layers go to the GPU by its own default: all, if there is one and they fit."""
+    """What llama.cpp is asked for. Layers go to the GPUs that it sees by its own default: all, if they fit."""
     chosen = xllamacpp.CommonParams()
     chosen.verbosity = VERBOSITY
     chosen.model.path = options.model
@@ -68,6 +68,8 @@ def parameters(options: argparse.Namespace, key: str) -> xllamacpp.CommonParams:
     chosen.cache_prompt = False
     chosen.slot_save_path = os.path.join(options.slots_folder, "")  # noqa: PTH118 (it must end in a slash)
     chosen.n_batch = chosen.n_ubatch = BATCH_TOKENS
+    if options.on_cpu:
+        chosen.n_gpu_layers = 0
     if options.embeddings:
         chosen.embedding = True
         # An input to embed is computed in one batch or refused.
@@ -86,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, required=True, help="on the loopback interface")
     parser.add_argument("--slots-folder", required=True, help="a private folder; nothing is written to it unasked")
     parser.add_argument("--embeddings", action="store_true", help="also serve /v1/embeddings")
+    parser.add_argument("--on-cpu", action="store_true", help="use no GPU")
     return parser
 
 

@@ -5,6 +5,9 @@ server runs. There is no last attempt: a box in a cupboard should heal when the 
 hand; every attempt is logged, and the callback learns of each change, so that nothing waits for a part that is away.
 The pause is forgotten when a part has stayed up for STEADY_MS.
 
+A part may also come and go while the server runs (`begin`, `end`): a model that is loaded when somebody wants it. From
+its beginning to its end it is watched like the others; what was ended stays away.
+
 Parts do not depend on each other here. A request needs all of them and says which one is missing (`/readyz`).
 """
 
@@ -77,7 +80,7 @@ class Supervisor:
         self._parts = list(parts)
         self._clock = clock
         self._on_change = on_change
-        self._watches: list[asyncio.Task[None]] = []
+        self._watches: dict[Part, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Start all parts, one after the other.
@@ -92,14 +95,42 @@ class Supervisor:
             except BaseException:
                 await self.stop()
                 raise
-            self._tell(PartChanged(part.name, up=True))
-            self._watches.append(asyncio.create_task(self._watch(part), name=f"watch {part.name}"))
+            self._came(part)
+
+    async def begin(self, part: Part) -> None:
+        """Start one more part, and keep it running until `end` or `stop`.
+
+        Raises:
+            StartError: it cannot start; nothing is left running.
+        """
+        assert part not in self._watches, f"{part.name} runs already"
+        if part not in self._parts:
+            # Before it starts: whoever stops everything meanwhile stops it too.
+            self._parts.append(part)
+        try:
+            await part.start()
+        except BaseException:
+            await part.stop()
+            raise
+        self._came(part)
+
+    async def end(self, part: Part) -> None:
+        """Stop a part, and leave it so; harmless if it does not run."""
+        if (watch := self._watches.pop(part, None)) is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        await part.stop()
+        self._tell(PartChanged(part.name, up=False, reason=f"{part.name} was ended."))
+
+    def _came(self, part: Part) -> None:
+        self._tell(PartChanged(part.name, up=True))
+        self._watches[part] = asyncio.create_task(self._watch(part), name=f"watch {part.name}")
 
     async def stop(self) -> None:
         """Stop all parts in reverse order. Every part is asked, also when another one's end fails."""
-        for watch in self._watches:
+        for watch in self._watches.values():
             watch.cancel()
-        await asyncio.gather(*self._watches, return_exceptions=True)
+        await asyncio.gather(*self._watches.values(), return_exceptions=True)
         self._watches.clear()
         for part in reversed(self._parts):
             try:

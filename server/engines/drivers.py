@@ -8,22 +8,28 @@
   VLLM_SERVER_DEV_MODE=1 (vllm/entrypoints/serve/dev/sleep/api_router.py, read in 2026). Level 1 keeps the weights in
   main memory and drops the KV cache. Newer versions end running requests on sleep (`mode=abort` is their default), so
   `mode=wait` is asked for; older ones take no notice of it. Some answer before they have done it, so it is watched.
-- Ollama is its own driver (`ollama.py`). What the server starts itself is driven by who starts it.
+- Ollama is its own driver (`ollama.py`), and so is what the server starts itself (`embedded.py`).
 
 Those routes of vLLM change the engine for everybody: they must not be reachable by anybody else.
 """
 
+import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
 import aiohttp
 import msgspec
+import structlog
 
 from server.clock import Clock
 from server.engines.addresses import CheckedResolver
+from server.engines.metrics import read_memory_share
 from server.engines.openai_compatible import UNREACHABLE, UNREADABLE, error_sentence
 from server.engines.places import State
-from server.errors import EngineFailed, EngineTimeout, NotFound
+from server.engines.router_files import RouterFile, Sizer, file_of
+from server.errors import EngineFailed, EngineTimeout, NotFound, WirthforgeError
+from server.messages import ModelMemory
 
 CONNECT_MS_MAX = 5_000
 CALL_MS_MAX = 5_000
@@ -31,6 +37,9 @@ WATCH_EVERY_MS = 250
 # Residency ends a move that takes too long; this is the bound of a driver that is used without it.
 MOVE_MS_MAX = 1_800_000
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
+UNKNOWN = ModelMemory(0, 0)
+
+log = structlog.get_logger(__name__)
 
 
 class Driver(Protocol):
@@ -99,7 +108,24 @@ class Control:
         """
         return await self._call("POST", path, body, ms_max)
 
+    async def page(self, path: str) -> str:
+        """A page of text; empty where the engine does not give it. Never raises for its faults."""
+        try:
+            return (await self._ask("GET", path, None, CALL_MS_MAX)).decode(errors="replace")
+        except WirthforgeError:
+            return ""
+
     async def _call(self, method: str, path: str, body: dict[str, Any] | None, ms_max: int) -> Any:  # noqa: ANN401
+        answer = await self._ask(method, path, body, ms_max)
+        if not answer:
+            return None
+        try:
+            return msgspec.json.decode(answer)
+        except UNREADABLE as error:
+            route = path.partition("?")[0]
+            raise EngineFailed(f"Engine {self.name} answers at {route} with something that is no JSON.") from error
+
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None, ms_max: int) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 headers=self._headers | {"Accept-Encoding": "identity"},
@@ -123,12 +149,7 @@ class Control:
             raise NotFound(error_sentence(answer) or f"Engine {self.name} has nothing at {route}.")
         if response.status != HTTPStatus.OK:
             raise EngineFailed(f"Engine {self.name} answers {response.status} at {route}. {error_sentence(answer)}")
-        if not answer:
-            return None
-        try:
-            return msgspec.json.decode(answer)
-        except UNREADABLE as error:
-            raise EngineFailed(f"Engine {self.name} answers at {route} with something that is no JSON.") from error
+        return answer
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -153,16 +174,36 @@ class LlamaRouter:
 
     rests_in = State.COLD
 
-    def __init__(self, base_url: str, *, name: str, clock: Clock, api_key: str = "") -> None:
+    def __init__(
+        self, base_url: str, *, name: str, clock: Clock, api_key: str = "", sizer: Sizer | None = None
+    ) -> None:
         self.control = Control(base_url, name=name, api_key=api_key)
         self._clock = clock
+        self._sizer = sizer
+        self._files: dict[str, RouterFile] = {}
+        self._sizes: dict[RouterFile, ModelMemory] = {}
 
     async def states(self) -> dict[str, State]:
         """See `Driver`. A model that is still loading is not there yet."""
+        listed = await self._list()
+        await self._measure(listed)
         return {
-            model: State.RESIDENT if status.get("value") == "loaded" else State.COLD
-            for model, status in (await self._list()).items()
+            model: State.RESIDENT if status.get("value") == "loaded" else State.COLD for model, status in listed.items()
         }
+
+    def memory(self, model: str) -> ModelMemory:
+        """What a model takes, by its file; zeros where its file is not known or not ours to read."""
+        file = self._files.get(model)
+        return UNKNOWN if file is None else self._sizes.get(file, UNKNOWN)
+
+    async def _measure(self, listed: Mapping[str, dict[str, Any]]) -> None:
+        if self._sizer is None:
+            return
+        told = {model: file_of(status.get("args")) for model, status in listed.items()}
+        self._files = {model: file for model, file in told.items() if file is not None}
+        for file in {file for file in self._files.values() if file not in self._sizes}:
+            # A header is read once; what cannot be read is not known.
+            self._sizes[file] = await asyncio.to_thread(_measured, self._sizer, file)
 
     async def _list(self) -> dict[str, dict[str, Any]]:
         match await self.control.get("/models"):
@@ -216,11 +257,29 @@ class LlamaRouter:
         await self.control.close()
 
 
+def _measured(sizer: Sizer, file: RouterFile) -> ModelMemory:
+    try:
+        found = sizer(
+            file.path,
+            context_tokens=file.context_tokens,
+            slots=file.slots,
+            cache_type=file.cache_type,
+            on_cpu=file.on_cpu,
+        )
+    except (WirthforgeError, OSError) as error:
+        log.warning("model file not understood", file=file.path.name, reason=type(error).__name__)
+        return UNKNOWN
+    return found or UNKNOWN
+
+
 class VllmSleep:
     """One vLLM process with its one model, awake or asleep in main memory.
 
     Args:
         model: the first name under which it serves its model (`--served-model-name`).
+
+    Attributes:
+        memory_share: the part of its GPUs that it takes, weights and cache; None until it has told.
     """
 
     rests_in = State.HOST_RAM
@@ -228,10 +287,13 @@ class VllmSleep:
     def __init__(self, base_url: str, *, name: str, model: str, clock: Clock, api_key: str = "") -> None:
         self.control = Control(base_url, name=name, api_key=api_key)
         self.model = model
+        self.memory_share: float | None = None
         self._clock = clock
 
     async def states(self) -> dict[str, State]:
         """See `Driver`."""
+        if self.memory_share is None:
+            self.memory_share = read_memory_share(await self.control.page("/metrics"))
         return {self.model: State.HOST_RAM if await self._is_sleeping() else State.RESIDENT}
 
     async def _is_sleeping(self) -> bool:

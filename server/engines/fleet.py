@@ -1,4 +1,4 @@
-"""The fleet: all engines of the box, and what keeps them: registry ─► roster ─► pool, and the residency of models."""
+"""The fleet: all engines, and what keeps them: registry ─► roster ─► pool, and the boxes that models are loaded in."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -6,22 +6,23 @@ from typing import Any
 
 from server.clock import Clock
 from server.db.session import Database
-from server.engines.drivers import LlamaRouter, VllmSleep
+from server.engines.boxes import Boxes, Machine, NoMachine, is_here
+from server.engines.drivers import UNKNOWN, LlamaRouter, VllmSleep
+from server.engines.embedded import Embedded
 from server.engines.kinds import Defaults, EngineSpec, driver_of, load_kinds
 from server.engines.ollama import Ollama
 from server.engines.openai_compatible import OpenAICompatible
 from server.engines.pool import OnPressure, Pool
 from server.engines.protocol import Engine
 from server.engines.registry import Registry
-from server.engines.residency import Residency
 from server.engines.roster import Roster
+from server.engines.router_files import Sizer
 from server.errors import Unavailable
+from server.messages import ModelMemory
 from server.telemetry import MODEL_LOAD_SECONDS
 
 # Told of an engine, and what an admin says of it, whenever either may have changed.
 OnWindow = Callable[[Engine, EngineSpec | None], None]
-# Where no budget is set, everything fits: the engines decide.
-UNBOUNDED_BYTES = 1 << 60
 
 
 class Fleet:
@@ -29,7 +30,9 @@ class Fleet:
 
     Args:
         engines: those of the settings.
-        memory_bytes: what all models that the server moves may take together; 0 is no bound.
+        memory_bytes: what the models of a box may take together; 0 is what its devices have.
+        machine: the devices of this host.
+        sizer: reads what a model's file takes.
     """
 
     def __init__(  # noqa: PLR0913 (the parts that it joins)
@@ -43,10 +46,13 @@ class Fleet:
         on_window: OnWindow,
         on_pressure: OnPressure,
         on_gone: Callable[[str], None],
+        machine: Machine | None = None,
+        sizer: Sizer | None = None,
     ) -> None:
         self._clock = clock
         self._on_window = on_window
         self._on_gone = on_gone
+        self._sizer = sizer
         self._drivers: dict[str, tuple[EngineSpec, LlamaRouter | VllmSleep | Ollama]] = {}
         # Their connections are closed at the end: one may be in the middle of a move.
         self._replaced: list[LlamaRouter | VllmSleep | Ollama] = []
@@ -55,12 +61,13 @@ class Fleet:
                 engine.pin_with(defaults.pins)
         kinds = load_kinds()
         self.pool = Pool(engines, clock=clock, on_probed=self._probed, on_pressure=on_pressure, on_gone=self._gone)
-        self.registry = Registry(database, clock, kinds, [engine.name for engine in engines])
+        self.registry = PlacedRegistry(database, clock, kinds, [engine.name for engine in engines])
         self.roster = Roster(self.registry, self.pool, kinds=kinds, defaults=defaults, clock=clock)
-        self.residency = Residency(
-            {},
-            size_bytes=self._size_bytes,
-            budget_bytes=lambda: memory_bytes or UNBOUNDED_BYTES,
+        self.registry.check_place = self.check_place
+        self.residency = Boxes(
+            machine or NoMachine(),
+            memory_bytes=memory_bytes,
+            estimated=self._estimated,
             clock=clock,
             on_load=lambda load: MODEL_LOAD_SECONDS.labels(load.engine).observe(load.took_ms / 1000),
         )
@@ -73,6 +80,12 @@ class Fleet:
     async def start(self) -> None:
         """Look at everything once."""
         await self.pool.probe_all()
+        for name in self.pool.names:
+            match self.pool.engine(name):
+                case Embedded() as own:
+                    self.residency.join(name, own, url=own.base_url, devices=own.devices)
+                case _:
+                    pass  # what an admin registers joins when it was looked at
         with suppress(Unavailable):  # the roster goes on trying
             await self.roster.sync()
 
@@ -94,10 +107,12 @@ class Fleet:
             self._replaced.append(self._drivers.pop(engine.name)[1])
         health = self.pool.health(engine.name)
         models = [model.id for model in health.models] if health is not None else []
-        driver = driver_of(engine, spec, models, self._clock)
+        sizer = self._sizer if is_here(spec.url) else None
+        driver = driver_of(engine, spec, models, self._clock, sizer)
         if driver is not None:
             self._drivers[engine.name] = spec, driver
-            self.residency.join(engine.name, driver)
+            spills = isinstance(driver, Ollama | LlamaRouter)
+            self.residency.join(engine.name, driver, url=spec.url, devices=spec.devices, spills=spills)
 
     def _gone(self, name: str) -> None:
         self._on_gone(name)
@@ -105,6 +120,39 @@ class Fleet:
             self._replaced.append(known[1])
             self.residency.leave(name)
 
-    def _size_bytes(self, engine: str, model: str) -> int:
-        adapter = self.pool.engine(engine)
-        return adapter.size_bytes(model) if isinstance(adapter, Ollama) else 0
+    def check_place(self, spec: EngineSpec) -> None:
+        """Whether an engine may be on the devices that it names. Raises InvalidRequest."""
+        self.residency.check(spec.name, spec.devices, {name: self._devices(name) for name in self.pool.names})
+
+    def _devices(self, name: str) -> Sequence[str]:
+        engine, spec = self.pool.engine(name), self.roster.spec(name)
+        if isinstance(engine, Embedded):
+            return engine.devices
+        return () if spec is None else spec.devices
+
+    def _estimated(self, engine: str, model: str) -> ModelMemory:
+        """What is foreseen for a model; zeros where nobody tells, so that only what was seen counts."""
+        known = self._drivers.get(engine)
+        match self.pool.engine(engine) if known is None else known[1]:
+            case Ollama() as ollama:
+                size = ollama.size_bytes(model)
+                return ModelMemory(size, size)
+            case LlamaRouter() as router:
+                return router.memory(model)
+            case VllmSleep(memory_share=float() as share):
+                size = int(self.residency.total_bytes(engine) * share)
+                return ModelMemory(size, size)
+            case Embedded() as own:
+                return own.memory
+            case _:
+                return UNKNOWN
+
+
+class PlacedRegistry(Registry):
+    """The registry, which also looks whether an engine's devices are there and free to be shared."""
+
+    check_place: Callable[[EngineSpec], None]
+
+    def _check(self, spec: EngineSpec) -> None:
+        super()._check(spec)
+        self.check_place(spec)

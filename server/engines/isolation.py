@@ -11,7 +11,8 @@ others have asked. What an engine offers against that differs:
   the embedded one.
 - Of others nobody knows; the conformance test (conformance.py) finds out whether they keep people apart.
 
-Clients cannot interfere: the server strips these fields from their requests (api/wire.py).
+Clients cannot interfere: the server strips these fields from their requests (api/wire.py), and here those with which a
+request names what another one has left in an engine, or where.
 """
 
 from typing import Any, Protocol
@@ -23,6 +24,16 @@ from server.messages import Surface
 SALTED = frozenset({"vllm", "sglang"})
 # As they call themselves in their lists of models (vLLM 0.11, SGLang 0.5, llama-server of 2026-10).
 OWNERS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama-server"}
+
+# Sessions, keys of the cache, ids, where cached prompts are fetched from, which copy of the model answers (vLLM 0.32:
+# entrypoints/openai/chat_completion/protocol.py; SGLang: srt/entrypoints/openai/protocol.py at 004c82e, 2026).
+NAMES_OTHERS = frozenset(
+    {
+        *("session_id", "session_params", "extra_key", "rid", "request_id"),
+        *("kv_transfer_params", "ec_transfer_params", "bootstrap_host", "bootstrap_port", "bootstrap_room"),
+        *("routed_dp_rank", "disagg_prefill_dp_rank", "data_parallel_rank"),
+    }
+)
 
 
 class Pin(Struct, frozen=True):
@@ -64,6 +75,8 @@ class Isolation:
         Args:
             slots: as the engine tells them; 0 where it does not: then none can be named.
         """
+        if NAMES_OTHERS & body.keys():
+            body = {name: value for name, value in body.items() if name not in NAMES_OTHERS}
         if kind in SALTED:
             return body | {"cache_salt": salt}, None
         if kind != "llama-server":

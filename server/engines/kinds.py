@@ -20,12 +20,14 @@ from server.engines.isolation import Pins
 from server.engines.ollama import Ollama
 from server.engines.openai_compatible import OpenAICompatible
 from server.engines.protocol import Engine
+from server.engines.router_files import Sizer
 from server.engines.tgi import Tgi
 from server.errors import InvalidRequest
 
 GROUP = "wirthforge.engines"
-# Parts of a path; none is empty, `.` or `..`, which clients would take out of an address. web/engines.py has a `test/`.
-NAME = r"\A(?!test/)[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*\Z"
+# Parts of a path; none is empty, `.` or `..`, which clients would take out of an address. `test/` and `kinds`
+# are addresses of web/engines.py.
+NAME = r"\A(?!test/|kinds\Z)[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*\Z"
 NAME_CHARACTERS_MAX = 100
 URL_CHARACTERS_MAX = 500
 SPEC = re.compile(
@@ -48,6 +50,7 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
         api_key: sent to the engine, shown to nobody.
         slots, prefill_tokens, kv_tokens, reserved_slots: None is what the engine says of itself, else the setting.
         moves_models: the server may load and unload its models: Ollama, llama-server as a router, vLLM in sleep mode.
+        devices: those of this host that it uses, by the uuid at /api/hardware; none where nobody says (boxes.py).
         is_draining: it takes no new requests; those that run end.
     """
 
@@ -60,6 +63,7 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     kv_tokens: Tokens | None = None
     reserved_slots: Annotated[int, Meta(ge=0, le=100_000)] | None = None
     moves_models: bool = False
+    devices: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=64)] = ()
     is_draining: bool = False
 
 
@@ -108,12 +112,13 @@ def _native(adapter: type[Tgi] | type[Ollama]) -> Kind:
 
 
 def driver_of(
-    engine: Engine, spec: EngineSpec, models: Sequence[str], clock: Clock
+    engine: Engine, spec: EngineSpec, models: Sequence[str], clock: Clock, sizer: Sizer | None = None
 ) -> LlamaRouter | VllmSleep | Ollama | None:
     """How the engine's models are loaded and unloaded, if the server may.
 
     Args:
         models: as the engine lists them.
+        sizer: reads what a file takes, if the engine's files are ours to read.
     """
     if not spec.moves_models or not models:
         return None
@@ -122,7 +127,7 @@ def driver_of(
         case Ollama():
             return engine
         case OpenAICompatible(kind="llama-server"):
-            return LlamaRouter(root, name=spec.name, clock=clock, api_key=spec.api_key)
+            return LlamaRouter(root, name=spec.name, clock=clock, api_key=spec.api_key, sizer=sizer)
         case OpenAICompatible(kind="vllm"):
             return VllmSleep(root, name=spec.name, model=models[0], clock=clock, api_key=spec.api_key)
         case _:
@@ -137,17 +142,34 @@ BUILT_IN: Mapping[str, Kind] = {
 }
 
 
-def load_kinds(found: Iterable[EntryPoint] | None = None) -> dict[str, Kind]:
-    """The built-in kinds and those of plugins; a plugin may not take a built-in name."""
-    kinds = dict(BUILT_IN)
+class LeftOut(Struct, frozen=True):
+    """A plugin that is not used, and why."""
+
+    name: str
+    reason: str
+
+
+class Kinds(dict[str, Kind]):
+    """Kinds by name; `left_out` are the plugins that are not among them."""
+
+    def __init__(self) -> None:
+        super().__init__(BUILT_IN)
+        self.left_out: list[LeftOut] = []
+
+
+def load_kinds(found: Iterable[EntryPoint] | None = None) -> Kinds:
+    """The built-in kinds and those of plugins; a plugin may not take a name that is taken."""
+    kinds = Kinds()
     for point in entry_points(group=GROUP) if found is None else found:
         try:
             kind = point.load()
-            if point.name in BUILT_IN or not callable(kind):
+            if point.name in kinds or not callable(kind):
                 raise TypeError("its name is taken, or it is no function")  # noqa: TRY301
             kinds[point.name] = kind
         except Exception as error:  # noqa: BLE001 (a plugin may do anything)
-            log.error("engine plugin left out", plugin=point.name, reason=f"{type(error).__name__}: {error}"[:500])
+            reason = f"{type(error).__name__}: {error}"[:500]
+            kinds.left_out.append(LeftOut(point.name, reason))
+            log.error("engine plugin left out", plugin=point.name, reason=reason)
     return kinds
 
 

@@ -22,6 +22,7 @@ RUNNING = frozenset(
 )
 CACHE_CONFIG = "vllm:cache_config_info"
 NUMBER = re.compile("[0-9]{1,9}")
+SHARE = re.compile(r"[01](\.[0-9]{1,9})?")
 
 
 def read_pressure(page: str) -> Pressure | None:
@@ -45,6 +46,17 @@ def read_running(page: str) -> int | None:
         return None
     values = [sample.value for sample in samples if sample.name in RUNNING]
     return int(sum(values)) if values and all(0 <= value < 1 << 53 for value in values) else None
+
+
+def read_memory_share(page: str) -> float | None:
+    """The part of its GPUs that vLLM was told to take (`--gpu-memory-utilization`); None where it does not say."""
+    try:
+        samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    except (ValueError, IndexError, KeyError, TypeError):
+        return None
+    told = [sample.labels.get("gpu_memory_utilization", "") for sample in samples if sample.name == CACHE_CONFIG]
+    shares = [float(share) for share in told if SHARE.fullmatch(share)]
+    return shares[0] if shares and 0 < shares[0] <= 1 else None
 
 
 def _pressure(samples: Iterable[Sample]) -> Pressure | None:

@@ -27,7 +27,7 @@ Formats as in Ollama v0.32.14 (server/routes.go, server/sched.go, openai/openai.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -37,7 +37,7 @@ from server.engines.drivers import CALL_MS_MAX, MOVE_MS_MAX, Control
 from server.engines.openai_compatible import OpenAICompatible
 from server.engines.places import State
 from server.engines.protocol import Reply
-from server.errors import EngineFailed, EngineTimeout, InvalidRequest
+from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound
 from server.messages import Pressure, ServedModel, Surface
 
 # Ollama answers before the memory is free; it looks for at most five seconds itself (`waitForRecovery`).
@@ -79,6 +79,10 @@ class _Running(msgspec.Struct):
 
 class _Processes(msgspec.Struct):
     models: list[_Running] | None
+
+
+class _Version(msgspec.Struct):
+    version: Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f]{0,100}\Z")]
 
 
 class _Shown(msgspec.Struct):
@@ -127,6 +131,7 @@ class Ollama:
         self.kv_tokens = 0
         self.prefill_chunk_tokens: int | None = None
         self.books_whole_answers = False
+        self.version = ""
         self._control = Control(root, name=self.name, api_key=api_key)
         self._clock = clock or SystemClock()
         self._listed: dict[str, _Listed] = {}
@@ -147,12 +152,19 @@ class Ollama:
         """List the models of this machine, with the context that each has as far as Ollama tells it."""
         listed = [model for model in await self._tags() if _is_here(model)]
         await self._processes()
+        await self._learn_version()
         self._listed = {model.model: model for model in listed}
         await self._show(listed)
         digests = {model.digest for model in listed}
         self._shown = {digest: shown for digest, shown in self._shown.items() if digest in digests}
         self._ran = {digest: running for digest, running in self._ran.items() if digest in digests}
         return tuple(ServedModel(id=model.model, context_tokens=self._context_tokens(model)) for model in listed)
+
+    async def _learn_version(self) -> None:
+        try:
+            self.version = self._read(await self._control.get("/api/version"), _Version).version
+        except (EngineFailed, NotFound) as error:
+            log.debug("engine does not tell its version", engine=self.name, reason=error.message)
 
     async def _tags(self) -> Sequence[_Listed]:
         return self._read(await self._control.get("/api/tags"), _Tags).models or ()

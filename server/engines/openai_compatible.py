@@ -27,7 +27,13 @@ ANSWER_BYTES_MAX = 64 * 1024 * 1024
 ONE_PIECE_BYTES_MAX = 64 * 1024
 ERROR_BYTES_MAX = 64 * 1024
 ERROR_CHARACTERS_MAX = 500
+VERSION_CHARACTERS_MAX = 100
 UNREACHABLE = "engine_unreachable"
+OPENAI_HOSTS = (".openai.com", ".azure.com")
+# Engines say so in sentences only: llama-server and vLLM of a prompt, vLLM 0.32 of an answer.
+TOO_LONG = ("context", "max_model_len")
+# What FastAPI says of a route that an engine lacks, which would be taken for the server's own.
+NOT_THERE = ("Not Found", "Method Not Allowed")
 # What comes of reading JSON that is none.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -55,6 +61,11 @@ class _ModelList(msgspec.Struct):
 def _count(value: object) -> int | None:
     """A number of slots or tokens, if it is one."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _version(value: object) -> str:
+    """A version, if it is one."""
+    return value[:VERSION_CHARACTERS_MAX] if isinstance(value, str) and value.isprintable() else ""
 
 
 class OpenAICompatible:
@@ -92,6 +103,12 @@ class OpenAICompatible:
         self._pins = pins
         self._isolation = Isolation(_name(self.base_url), pins)
         self._tells_slots = False
+        # Its maker's own API takes either name of the answer's bound, but not both.
+        self._is_openai = (urlsplit(self.base_url).hostname or "").endswith(OPENAI_HOSTS)
+        # As it tells it; empty where it does not.
+        self.version = ""
+        # Its model has left memory, and comes back with a request.
+        self.is_asleep = False
         # What it is, which it may say itself.
         self._dialect = kind
         self._has_metrics = True
@@ -109,6 +126,16 @@ class OpenAICompatible:
     def isolates_caches(self) -> bool | None:
         """Whether the salt keeps people's prompts apart; None where nobody knows."""
         return keeps_apart(self._dialect, has_pins=self._pins is not None)
+
+    @property
+    def assumed(self) -> frozenset[str]:
+        """Which of `slots` and `prefill_tokens` (numbers.py) it has not told, so that they are a guess."""
+        return frozenset() if self._tells_slots else frozenset({"slots"})
+
+    @property
+    def dialect(self) -> str:
+        """Its kind, as it says itself where it does."""
+        return self._dialect
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -138,10 +165,15 @@ class OpenAICompatible:
         if self.kind == "openai":
             self._dialect = next((OWNERS[model.owned_by] for model in models if model.owned_by in OWNERS), self.kind)
         await self._learn_slots()
-        return tuple(
-            ServedModel(id=model.id, context_tokens=model.context_tokens, is_demonstration=self._is_demonstration)
+        if self._dialect == "vllm":
+            await self._learn_version()
+        served = {
+            model.id: ServedModel(
+                id=model.id, context_tokens=model.context_tokens, is_demonstration=self._is_demonstration
+            )
             for model in models
-        )
+        }
+        return tuple(served.values())
 
     async def _learn_slots(self) -> None:
         """llama-server tells its slots outside of /v1; other engines do not have the page."""
@@ -152,6 +184,17 @@ class OpenAICompatible:
         if isinstance(properties, dict):
             told = _count(properties.get("total_slots"))
             self.slots, self._tells_slots = told or self.slots, told is not None
+            # As llama-server of 2026-10 names them.
+            self.version = _version(properties.get("build_info"))
+            self.is_asleep = properties.get("is_sleeping") is True
+
+    async def _learn_version(self) -> None:
+        """From vLLM's page outside of /v1 (`/version`, as of 0.11)."""
+        try:
+            told = msgspec.json.decode(await self._get(f"{self.base_url.removesuffix('/v1')}/version"))
+        except (EngineFailed, *UNREADABLE):
+            return
+        self.version = _version(told.get("version") if isinstance(told, dict) else None)
 
     async def pressure(self) -> Pressure | None:
         """From the Prometheus page outside of /v1. An engine that has none is asked again after the next probe."""
@@ -188,6 +231,8 @@ class OpenAICompatible:
         """POST the request; see `Engine.open`."""
         # A slot that llama-server does not have would be waited for in vain.
         slots = self.slots if self._tells_slots else 0
+        if self._dialect == "openai" and not self._is_openai:
+            body = _with_both_bounds(body)
         body, pin = await self._isolation.apply(self._dialect, surface, body, request_id, salt, slots)
         try:
             encoded = msgspec.json.encode(body)
@@ -233,10 +278,12 @@ class OpenAICompatible:
         log.warning("engine refused", engine=self.name, status=response.status)
         match response.status:
             case 400 | 413 | 422:
-                code = "context_length_exceeded" if "context" in sentence.lower() else "invalid_request"
+                is_too_long = any(word in sentence.lower() for word in TOO_LONG)
+                code = "context_length_exceeded" if is_too_long else "invalid_request"
                 return InvalidRequest(sentence or f"Engine {self.name} refuses the request.", code=code)
             case 404 | 405 | 501:
-                return NotFound(sentence or f"Engine {self.name} cannot do this.", code="not_supported")
+                told = "" if sentence in NOT_THERE else sentence
+                return NotFound(told or f"Engine {self.name} cannot do this.", code="not_supported")
             case 429 | 503:
                 return Unavailable(f"Engine {self.name} is busy. Try again later.", code="engine_busy", retry_after_s=2)
             case status:
@@ -249,6 +296,12 @@ class OpenAICompatible:
         """Close idle connections and break busy ones."""
         if self._session is not None:
             await self._session.close()
+
+
+def _with_both_bounds(body: dict[str, Any]) -> dict[str, Any]:
+    """With the answer's bound by its older name too: transformers 5.19 takes no notice of the newer one."""
+    bound = body.get("max_completion_tokens")
+    return body if bound is None else body | {"max_tokens": bound}
 
 
 def _name(base_url: str) -> str:

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections import deque
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -144,7 +146,12 @@ class Place:
 
 
 class Placed(Struct, frozen=True, kw_only=True):
-    """A model as people may see it."""
+    """A model as people may see it.
+
+    Attributes:
+        size_bytes: what is booked for it.
+        seen_bytes: what its last measured load took; 0 if none was.
+    """
 
     engine: str
     model: str
@@ -153,6 +160,19 @@ class Placed(Struct, frozen=True, kw_only=True):
     in_use: int
     waiting: int
     size_bytes: int
+    seen_bytes: int = 0
+
+
+class Loader(Protocol):
+    """What has models in memory: the residency of one box, or all boxes."""
+
+    def use(self, engine: str, model: str, *, caused_by: str) -> AbstractAsyncContextManager[Load | None]:
+        """Have the model in memory while the block runs; see `Residency.use`."""
+        ...
+
+    def view(self) -> list[Placed]:
+        """Every model that is known."""
+        ...
 
 
 def unknown(place: Place) -> NotFound:

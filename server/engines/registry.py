@@ -9,27 +9,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Struct
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from server.clock import Clock, uuid7
-from server.db.models import AuditEntry, EngineRow
+from server.db.models import AuditEntry, ConformanceRow, EngineRow
 from server.db.session import Database
-from server.engines.kinds import EngineSpec, Kind, check_url
+from server.engines.kinds import EngineSpec, Kinds, check_url
 from server.errors import Conflict, InvalidRequest, NotFound
 from server.messages import Principal
 
 CHANGEABLE = frozenset(EngineSpec.__struct_fields__) - {"name"}
 API_KEY_CHARACTERS_MAX = 2000
 ENGINES_MAX = 256
-
-
-class Registered(Struct, frozen=True):
-    """An engine as it is kept; `learned` is what its last conformance test found."""
-
-    spec: EngineSpec
-    learned: Mapping[str, Any] | None
 
 
 class Registry:
@@ -39,20 +31,25 @@ class Registry:
         fixed: names of the engines in the settings, which nobody else may have.
     """
 
-    def __init__(self, database: Database, clock: Clock, kinds: Mapping[str, Kind], fixed: Sequence[str]) -> None:
+    def __init__(self, database: Database, clock: Clock, kinds: Kinds, fixed: Sequence[str]) -> None:
         self._database = database
         self._clock = clock
         self._kinds = kinds
         self._fixed = frozenset(fixed)
 
-    async def all(self) -> list[Registered]:
+    @property
+    def kinds(self) -> Kinds:
+        """Those of engines that can be registered."""
+        return self._kinds
+
+    async def all(self) -> list[EngineSpec]:
         """By name. Raises Unavailable when Postgres is away."""
         async with self._database.transaction() as session:
             rows = (await session.scalars(select(EngineRow).order_by(EngineRow.name))).all()
             # A name that the settings took later is theirs.
             return [_registered(row) for row in rows if row.name not in self._fixed]
 
-    async def add(self, actor: Principal, spec: EngineSpec) -> Registered:
+    async def add(self, actor: Principal, spec: EngineSpec) -> EngineSpec:
         """Register an engine.
 
         Raises:
@@ -72,36 +69,28 @@ class Registry:
                 session.add_all([row, self._entry(actor, "engine.add", spec.name, None, spec)])
         except IntegrityError:
             raise Conflict(f"There is an engine that is called {spec.name}.", param="name") from None
-        return Registered(spec, None)
+        return spec
 
-    async def change(self, actor: Principal, name: str, changes: Mapping[str, Any]) -> Registered:
+    async def change(self, actor: Principal, name: str, changes: Mapping[str, Any]) -> EngineSpec:
         """Change some fields of a spec. Raises NotFound and InvalidRequest."""
         if unknown := set(changes) - CHANGEABLE:
             raise InvalidRequest(f"An engine has no field {min(unknown)[:100]!r} that can change.", param=min(unknown))
         async with self._database.transaction() as session:
             row = await self._row(session, name)
-            before = _registered(row).spec
+            before = _registered(row)
             after = _spec(msgspec.to_builtins(before) | dict(changes))
             self._check(after)
             row.spec, row.api_key, row.updated_at = _stored(after), after.api_key, self._clock.now()
-            if (before.url, before.kind) != (after.url, after.kind):
-                row.learned = None
             session.add(self._entry(actor, "engine.change", name, before, after))
-            return _registered(row)
+            return after
 
     async def remove(self, actor: Principal, name: str) -> None:
         """Forget an engine. Raises NotFound."""
         async with self._database.transaction() as session:
             row = await self._row(session, name)
-            session.add(self._entry(actor, "engine.remove", name, _registered(row).spec, None))
+            session.add(self._entry(actor, "engine.remove", name, _registered(row), None))
             await session.delete(row)
-
-    async def learn(self, name: str, learned: Mapping[str, Any]) -> None:
-        """Keep what a conformance test found; the engine may be gone meanwhile."""
-        async with self._database.transaction() as session:
-            row = await session.scalar(select(EngineRow).where(EngineRow.name == name))
-            if row is not None:
-                row.learned = dict(learned)
+            await session.execute(delete(ConformanceRow).where(ConformanceRow.engine == name))
 
     async def _row(self, session: Any, name: str) -> EngineRow:  # noqa: ANN401 (SQLAlchemy's session)
         if name in self._fixed:
@@ -145,8 +134,8 @@ def _stored(spec: EngineSpec) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in {"name", "api_key"}}
 
 
-def _registered(row: EngineRow) -> Registered:
-    return Registered(_spec({**row.spec, "name": row.name, "api_key": row.api_key}), row.learned)
+def _registered(row: EngineRow) -> EngineSpec:
+    return _spec({**row.spec, "name": row.name, "api_key": row.api_key})
 
 
 def _spec(fields: Mapping[str, Any]) -> EngineSpec:

@@ -16,8 +16,8 @@ cache whose misses are paid with everybody's time, so there are rules:
    back-off that doubles. Nobody waits longer than `wait_ms_max`.
 
 Where each model is comes from the engines themselves, every ten seconds and before a load. What this replica counts as
-in use is only its own; an engine that can tell of others' requests says `busy`. The rules need one `Residency` per box,
-so where several replicas serve one box, one of them must have it.
+in use is only its own; an engine that can tell of others' requests says `busy`. The rules need one `Residency` per box
+(boxes.py), so where several replicas serve one box, one of them must have it.
 """
 
 import asyncio
@@ -30,7 +30,8 @@ import structlog
 from server.clock import Clock
 from server.engines.deadline import first_of, within
 from server.engines.drivers import Driver
-from server.engines.eviction import Plan, make_room
+from server.engines.eviction import PINNED_MS, Plan, make_room
+from server.engines.gauge import Gauge, NoGauge
 from server.engines.places import Bounds, Load, Place, Placed, State, Waiter, failed_lately, reason, too_large, unknown
 from server.errors import Conflict, NotFound, Unavailable, WirthforgeError
 
@@ -52,6 +53,7 @@ class Residency:
         size_bytes: what a model of an engine takes while it is resident.
         budget_bytes: what all together may take.
         on_load: told of every load.
+        gauge: what the devices of the box say; without one, only what is booked counts.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class Residency:
         clock: Clock,
         on_load: OnLoad,
         bounds: Bounds | None = None,
+        gauge: Gauge | None = None,
     ) -> None:
         self._drivers = dict(drivers)
+        self._gauge = gauge or NoGauge()
         self._size_bytes = size_bytes
         self._budget_bytes = budget_bytes
         self._clock = clock
@@ -211,9 +215,15 @@ class Residency:
             # What is free stays open for as long as others must end first.
             self._yield_only(plan.evict if plan.is_ready else plan.drain)
             if not plan.is_ready:
-                return None if plan.look_again_ms is None else max(1, plan.look_again_ms - now_ms)
+                return self._look_again_ms(plan, now_ms)
             await self._bring(head, plan.evict)
             return 0
+
+    def _look_again_ms(self, plan: Plan, now_ms: int) -> int | None:
+        if plan.look_again_ms is not None:
+            return max(1, plan.look_again_ms - now_ms)
+        # Room that strangers took comes back without a word to us.
+        return None if plan.is_possible else PINNED_MS
 
     async def _idle(self, now_ms: int) -> int:
         self._is_fresh = False
@@ -233,6 +243,9 @@ class Residency:
         residents = [place for place in self._places.values() if place.is_resident]
         for place in residents:
             place.size_bytes = self._size_bytes(place.engine, place.model)
+        if (free_bytes := self._gauge.free_for(head.engine)) is not None:
+            # What nobody has booked takes room too.
+            budget_bytes = min(budget_bytes, sum(place.size_bytes for place in residents) + free_bytes)
         hold_ms = self._bounds.hold_ms_min
         return make_room(head.size_bytes, residents, budget_bytes=budget_bytes, now_ms=now_ms, hold_ms=hold_ms)
 
@@ -280,10 +293,12 @@ class Residency:
 
     async def _load(self, head: Place, victims: tuple[Place, ...]) -> None:
         caused_by = head.waiting[0].caused_by
-        began_ms = self._clock.monotonic_ms()
         head.is_moving = True
         try:
-            await within(self._clock, self._drivers[head.engine].load(head.model), self._bounds.load_ms_max)
+            async with self._gauge.measuring(head.engine, head.model):
+                began_ms = self._clock.monotonic_ms()
+                await within(self._clock, self._drivers[head.engine].load(head.model), self._bounds.load_ms_max)
+                took_ms = self._clock.monotonic_ms() - began_ms
         except Exception as error:  # noqa: BLE001 (a driver may come from a plugin)
             await self._load_failed(head, error)
             return
@@ -296,7 +311,7 @@ class Residency:
             engine=head.engine,
             model=head.model,
             caused_by=caused_by,
-            took_ms=now_ms - began_ms,
+            took_ms=took_ms,
             evicted=tuple((victim.engine, victim.model) for victim in victims),
         )
         head.state = State.RESIDENT
@@ -349,7 +364,8 @@ class Residency:
 
     async def refresh(self) -> None:
         """Ask the engines where their models are. An engine that does not answer keeps what is believed of it."""
-        await asyncio.gather(*(self._ask(engine, driver) for engine, driver in list(self._drivers.items())))
+        asked = [self._ask(engine, driver) for engine, driver in list(self._drivers.items())]
+        await asyncio.gather(self._gauge.read(), *asked)
 
     async def _ask(self, engine: str, driver: Driver) -> None:
         moves = self._moves

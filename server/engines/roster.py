@@ -45,7 +45,7 @@ class Roster:
 
     async def _sync(self) -> None:
         async with self._syncing:
-            wanted = {each.spec.name: each.spec for each in await self._registry.all()}
+            wanted = {spec.name: spec for spec in await self._registry.all()}
             for name in self._specs.keys() - wanted.keys():
                 del self._specs[name]
                 await self._pool.remove(name)

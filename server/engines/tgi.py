@@ -57,6 +57,7 @@ class _Info(msgspec.Struct):
     max_total_tokens: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
     max_batch_total_tokens: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] | None = None
     max_batch_prefill_tokens: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] | None = None
+    version: Annotated[str, msgspec.Meta(max_length=100)] = ""
 
 
 class Tgi(OpenAICompatible):
@@ -81,7 +82,13 @@ class Tgi(OpenAICompatible):
         self.prefill_chunk_tokens = PREFILL_TOKENS_ASSUMED
         self.books_whole_answers = True
         self._model = ""
+        self._tells_prefill = False
         self.faults = Faults(self.name)
+
+    @property
+    def assumed(self) -> frozenset[str]:
+        """See OpenAICompatible: it mostly does not tell its prefill chunk."""
+        return super().assumed | (frozenset() if self._tells_prefill else {"prefill_tokens"})
 
     async def probe(self) -> tuple[ServedModel, ...]:
         """Learn the model and the limits; see `Engine.probe`."""
@@ -95,9 +102,11 @@ class Tgi(OpenAICompatible):
         except (ValueError, RecursionError) as error:
             raise EngineFailed(f"Engine {self.name} tells about itself in a form that is not TGI's.") from error
         self._model = found.model_id
+        self.version = found.version if found.version.isprintable() else ""
         # One request more than TGI takes is refused; health checks and other clients need room as well.
-        self.slots = max(found.max_concurrent_requests - 1, 1)
+        self.slots, self._tells_slots = max(found.max_concurrent_requests - 1, 1), True
         self.prefill_chunk_tokens = found.max_batch_prefill_tokens or PREFILL_TOKENS_ASSUMED
+        self._tells_prefill = bool(found.max_batch_prefill_tokens)
         self.kv_tokens = found.max_batch_total_tokens or await self._told_pool()
         return (ServedModel(id=found.model_id, context_tokens=found.max_total_tokens),)
 

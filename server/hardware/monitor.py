@@ -27,6 +27,8 @@ from server.hardware.devices import DEVICES_MAX, Absent, Device, Provider, Sampl
 from server.hardware.history import History
 from server.hardware.periods import Periods, Row
 from server.hardware.providers import REASON_CHARACTERS_MAX, Loaded
+from server.hardware.room import accelerators_of, memory_of
+from server.messages import DeviceMemory
 
 SAMPLE_EVERY_MS = 5_000
 ANSWER_MS_MAX = 5_000
@@ -95,6 +97,11 @@ class _Worker:
         self._tell("")
         self.devices, self.absent = read.devices, ""
         return read.samples
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it is being asked just now."""
+        return self._asked is not None and not self._asked.done()
 
     def close(self) -> None:
         """Let the thread close the provider and end, without waiting: it may hang."""
@@ -192,6 +199,22 @@ class Monitor:
     def snapshot(self) -> Snapshot:
         """The box as it was last seen; empty until the first look."""
         return self._snapshot
+
+    @property
+    def memory(self) -> dict[str, DeviceMemory]:
+        """The memory of the devices that models can be on, as last seen."""
+        return memory_of(self._snapshot)
+
+    @property
+    def accelerators(self) -> list[str]:
+        """The devices that models can be placed on, but for the host, by uuid."""
+        return [device.uuid for device in accelerators_of(self._snapshot)]
+
+    async def read_memory(self) -> dict[str, DeviceMemory]:
+        """The same, read from now on: a look that is under way may be of before."""
+        if any(worker.is_asked for worker in self._workers):
+            await self.look()
+        return memory_of(await self.look())
 
     async def look(self) -> Snapshot:
         """Ask all providers once, at the same time; takes `answer_ms_max` at the most."""

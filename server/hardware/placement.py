@@ -14,6 +14,9 @@ plain packing it needs at most 11/9 of the best number of bins; Johnson 1973), e
    then the one with the least room to spare. A group that is there already is taken before a new one is made;
 3. else nowhere, and it is told how many bytes are missing.
 
+Where models can be loaded when they are wanted, "nowhere" is too hard: `place_in_turns` gives a model that found no
+room a box that holds it alone, as if nobody else were there; on that box they take turns (server/engines/residency.py).
+
 Every device keeps headroom (memory.headroom_bytes of its free bytes). Pure and deterministic: the answer depends on the
 set of models and devices, not on their order.
 """
@@ -63,12 +66,14 @@ class Place:
         devices: empty where it fits nowhere.
         why: a sentence.
         missing_bytes: 0 where it has a place, else what the best place lacks.
+        in_turns: it does not fit beside all others that are there.
     """
 
     model: str
     devices: tuple[str, ...]
     why: str
     missing_bytes: int = 0
+    in_turns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +104,33 @@ def place(
     Raises:
         ValueError: two models of one name, a negative size, or a link class that there is not.
     """
-    wanted = sorted(demands, key=lambda demand: (-demand.needed_bytes, demand.model))
+    wanted = _ordered(demands)
     _check(free_bytes, wanted, links or {})
     room = _Room(free_bytes, links or {})
-    places = [room.take(demand) for demand in wanted]
+    return _plan([room.take(demand) for demand in wanted], room)
+
+
+def place_in_turns(
+    free_bytes: Mapping[str, int], demands: Iterable[Demand], links: Mapping[frozenset[str], str] | None = None
+) -> Plan:
+    """Like `place`, but a model that fits only alone shares a box with others, where they take turns.
+
+    Raises:
+        ValueError: as `place`.
+    """
+    wanted = _ordered(demands)
+    plan = place(free_bytes, wanted, links)
+    room = _Room(free_bytes, links or {})
+    room.boxes = {box.devices: list(box.models) for box in plan.boxes}
+    places = [found if (found := plan.place(demand.model)).devices else room.share(demand) for demand in wanted]
+    return _plan(places, room)
+
+
+def _ordered(demands: Iterable[Demand]) -> list[Demand]:
+    return sorted(demands, key=lambda demand: (-demand.needed_bytes, demand.model))
+
+
+def _plan(places: Iterable[Place], room: "_Room") -> Plan:
     models = {devices: tuple(sorted(names)) for devices, names in room.boxes.items()}
     return Plan(
         tuple(sorted(places, key=lambda found: found.model)),
@@ -137,6 +165,17 @@ class _Room:
                 best = min(fitting, key=lambda devices: self._rank(demand, devices))
                 return self._settle(demand, best)
         return self._refuse(demand)
+
+    def share(self, demand: Demand) -> Place:
+        """The place of a model that was refused, in a room that nobody has filled yet; nothing is taken for it."""
+        fitting = [found for found in self._single() + self._groups(demand) if self._missing(demand, found) == 0]
+        if not fitting:
+            return self._refuse(demand)
+        best = min(fitting, key=lambda found: (len(found), len(self.boxes.get(found, ())), self._rank(demand, found)))
+        others = self.boxes.setdefault(best, [])
+        why = f"{', '.join(best)} holds it, though not beside all of {', '.join(others)}: they take turns."
+        others.append(demand.model)
+        return Place(demand.model, best, why, in_turns=True)
 
     def _single(self) -> list[tuple[str, ...]]:
         grouped = {device for devices in self.boxes if len(devices) > 1 for device in devices}

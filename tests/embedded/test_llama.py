@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
 import pytest
 
 from server.clock import SystemClock
+from server.embedded import llama
 from server.embedded.llama import Llama
 from server.embedded.supervisor import Part, PartChanged, Supervisor
 from server.errors import StartError
@@ -144,3 +146,22 @@ async def test_a_file_that_is_no_model(
     with pytest.raises(StartError, match=f"^{sentence}"):
         await Llama(path, name="m", slots=1, context_tokens=512, data_dir=data_dir, clock=clock).start()
     assert engines_of(data_dir) == []
+
+
+async def test_a_stranger_on_its_port_is_not_taken_for_it(
+    engine: Llama, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who answers on the port of an engine that was away, and is another user, gets no prompt: the engine fails."""
+
+    async def well(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    port = urlsplit(engine.base_url).port
+    table = tmp_path / "tcp"
+    head = "sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid"
+    table.write_text(f"{head}\n0: 0100007F:{port:04X} 00000000:0000 0A 0:0 0:0 0 54321\n")
+    monkeypatch.setattr(llama, "TCP", table)
+    async with await asyncio.start_server(well, "127.0.0.1", port):
+        with pytest.raises(StartError, match="couldn't bind"):
+            await engine.start()

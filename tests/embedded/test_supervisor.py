@@ -1,6 +1,8 @@
 """Parts start in order, come back when they die, and stop in reverse."""
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,49 @@ async def test_a_listener_that_fails_stops_nothing(data_dir: Path) -> None:
         heard.append(change)
     await supervisor.stop()
     assert {change.reason for change in heard[2:]} == {"one is not there."}
+
+
+async def test_a_part_that_comes_later_is_kept_running_until_it_is_ended(data_dir: Path) -> None:
+    """`begin` starts and watches; after `end` nobody starts it again, and it may begin once more."""
+    clock, changes, story = HurriedClock(), asyncio.Queue[PartChanged](), list[str]()
+    supervisor = Supervisor([], clock, on_change=changes.put_nowait)
+    await supervisor.start()
+    part = Program("late", STAYS, data_dir, story)
+    await supervisor.begin(part)
+    assert (await changes.get()).up
+    assert part.child.pid is not None
+    os.kill(part.child.pid, signal.SIGTERM)
+    assert [(await changes.get()).up for _ in range(2)] == [False, True]
+    await supervisor.end(part)
+    await supervisor.end(part)
+    assert part.child.pid is None
+    began = story.count("+late")
+    await supervisor.begin(part)
+    await supervisor.stop()
+    assert part.child.pid is None
+    assert story.count("+late") == began + 1
+
+
+async def test_a_part_that_cannot_begin_leaves_nothing(data_dir: Path, clock: SystemClock) -> None:
+    """Its sentence comes through, and it may be tried again."""
+    supervisor = Supervisor([], clock)
+    part = Program("late", ABSENT, data_dir, [])
+    for _ in range(2):
+        with pytest.raises(StartError, match="late is not there"):
+            await supervisor.begin(part)
+    part.command = STAYS
+    await supervisor.begin(part)
+    await supervisor.stop()
+    assert part.child.pid is None
+
+
+async def test_stopping_ends_what_is_just_beginning(data_dir: Path, clock: SystemClock) -> None:
+    """A part whose start is under way when everything is stopped does not run afterwards."""
+    supervisor = Supervisor([], clock)
+    part = Program("late", STAYS, data_dir, [])
+    task = asyncio.create_task(supervisor.begin(part))
+    await clock.sleep_ms(1)
+    task.cancel()
+    await supervisor.stop()
+    await asyncio.gather(task, return_exceptions=True)
+    assert part.child.pid is None

@@ -1,9 +1,11 @@
 """Benches: each adapter with an engine that it is tried on. test_behaviours.py puts all of them through the same.
 
-A bench for another adapter is one more entry in BENCHES, at the end.
+A bench for another adapter is one more entry in BENCHES, at the end. An engine that runs already gets one too, if
+ENGINE_UNDER_TEST names it (docs/engines.md, "Tried for real"); without that there is none.
 """
 
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -11,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from server.clock import SystemClock
 from server.embedded import tiny_model
 from server.embedded.llama import Llama
+from server.engines.kinds import Defaults, load_kinds, read_spec
+from server.engines.metrics import read_running
 from server.engines.ollama import Ollama
 from server.engines.openai_compatible import OpenAICompatible
 from server.engines.protocol import Engine
@@ -35,7 +40,7 @@ class Stand:
     """A running engine, and its adapter.
 
     Attributes:
-        too_much: fields with which the engine refuses a request.
+        too_much: fields with which the engine refuses a request; none where it is not known what that takes.
         hold: lets the answers that follow stop after their first token, or be very long.
         stopped: returns when the engine has stopped the answer whose client went.
         doom: told before a request whose answer shall not come to its end,
@@ -63,6 +68,7 @@ class Bench:
         paths: where the adapter asks for an answer, by surface.
         begun: how a stream of this engine begins.
         event: bytes as one event of it.
+        is_given: it runs elsewhere, so nobody can order it to die or to be full, and its bytes are another bench's.
     """
 
     name: str
@@ -72,6 +78,7 @@ class Bench:
     can_be_full: bool = True
     begun: bytes = EVENT_STREAM
     event: Callable[[bytes], bytes] = lambda message: b"data: " + message + b"\n\n"
+    is_given: bool = False
 
 
 def _nothing() -> None:
@@ -155,9 +162,8 @@ class _OpenAIOrders:
     ) -> web.StreamResponse:
         if self._is_full:
             return web.json_response({"error": {"message": "Too many requests"}}, status=429)
-        if body["max_tokens"] > 4096:  # as vLLM does
-            fault = {"message": "max_tokens is more than the context of this model.", "code": 400}
-            return web.json_response({"error": fault}, status=400)
+        if (tokens := body["max_tokens"]) > 2048:
+            return web.json_response({"error": openai_engine.too_many_tokens(tokens, 2048)}, status=400)
         response = await openai_engine.event_stream(request)
         is_chat = request.path.endswith("/chat/completions")
         for number in range(order.tokens):
@@ -268,6 +274,37 @@ async def _ollama_running(_folder: Path) -> AsyncIterator[Stand]:
             await engine.close()
 
 
+def _given(url: str, silence_ms_max: int) -> Engine:
+    spec = read_spec(url)
+    return load_kinds()[spec.kind](spec, Defaults(slots=2, silence_ms_max=silence_ms_max))
+
+
+@asynccontextmanager
+async def _given_running(_folder: Path) -> AsyncIterator[Stand]:
+    """What ENGINE_UNDER_TEST names, with the first of its models that MODEL_UNDER_TEST does not rule out."""
+    engine, clock = _given(os.environ[GIVEN], SILENCE_MS_MAX), SystemClock()
+    wanted = os.environ.get("MODEL_UNDER_TEST")
+    model = next(each for each in await engine.probe() if wanted in (None, each.id))
+    words = "word " * (2 * (model.context_tokens or 0))
+    too_much = {"prompt": words, "messages": [{"role": "user", "content": words}]} if words else {}
+
+    async def stopped() -> None:
+        while (page := await engine.metrics()) is not None and (running := read_running(page)) is not None:
+            if not running:
+                return
+            await clock.sleep_ms(POLL_MS)
+        pytest.skip("The engine does not tell what runs on it.")
+
+    async def die() -> None:
+        raise NotImplementedError  # see is_given
+
+    try:
+        yield Stand(engine, model.id, too_much, hold=_nothing, stopped=stopped, doom=_nothing, die=die)
+    finally:
+        await engine.close()
+
+
+GIVEN = "ENGINE_UNDER_TEST"
 OPENAI_PATHS: Mapping[Surface, str] = {CHAT: "/v1/chat/completions", TEXT: "/v1/completions"}
 TGI_PATHS: Mapping[Surface, str] = {CHAT: "/v1/chat/completions", TEXT: "/generate_stream"}
 
@@ -276,4 +313,5 @@ BENCHES = (
     Bench("openai stand-in", _openai_running, _openai, OPENAI_PATHS),
     Bench("tgi stand-in", _tgi_running, _tgi, TGI_PATHS),
     Bench("ollama stand-in", _ollama_running, _ollama, OPENAI_PATHS),
+    *([Bench("given", _given_running, _given, {}, can_be_full=False, is_given=True)] if GIVEN in os.environ else []),
 )

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from server.engines.drivers import Control, LlamaRouter, VllmSleep
+from server.engines.metrics import read_memory_share
 from server.engines.places import State
 from server.errors import EngineFailed, EngineTimeout, NotFound
 from tests.clocks import FakeClock
@@ -41,6 +42,34 @@ async def done(clock: FakeClock, work: Awaitable[None]) -> None:
         clock.advance(timedelta(milliseconds=250))
         await asyncio.wait({task}, timeout=0.01)
     await task
+
+
+async def test_vllm_tells_its_share_of_the_gpu() -> None:
+    """As its page has it (seen of a vLLM of 2026); one without a page moves its model all the same."""
+    config = 'vllm:cache_config_info{block_size="16",gpu_memory_utilization="0.82",num_gpu_blocks="573"} 1.0\n'
+
+    async def awake(_: web.Request) -> web.Response:
+        return web.json_response({"is_sleeping": False})
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text=config)
+
+    for has_page in (True, False):
+        app = web.Application()
+        app.router.add_get("/is_sleeping", awake)
+        if has_page:
+            app.router.add_get("/metrics", page)
+        async with served(app) as url:
+            driver = VllmSleep(url, name="vllm", model="m", clock=FakeClock())
+            assert await driver.states() == {"m": State.RESIDENT}
+            assert driver.memory_share == (0.82 if has_page else None)
+            await driver.close()
+
+
+@pytest.mark.parametrize("page", ["", "{", 'vllm:cache_config_info{gpu_memory_utilization="7"} 1\n', "x 1\n"])
+def test_no_share(page: str) -> None:
+    """Rubbish, no share, or one that there cannot be."""
+    assert read_memory_share(page) is None
 
 
 @dataclass

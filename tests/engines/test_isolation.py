@@ -14,7 +14,7 @@ from server.clock import SystemClock
 from server.embedded import tiny_model
 from server.embedded.llama import Llama
 from server.engines.conformance import examine
-from server.engines.isolation import Isolation
+from server.engines.isolation import NAMES_OTHERS, Isolation
 from server.engines.kinds import Defaults, EngineSpec, load_kinds
 from server.settings import Settings
 from tests.boxes import Box, Person
@@ -138,3 +138,11 @@ async def test_without_pins_or_known_slots_nothing_is_reused() -> None:
     """A llama-server that nobody keeps slots of is told not to look into its cache."""
     body, pin = await Isolation("place", None).apply("llama-server", "chat.completions", {}, "id", "salt", 4)
     assert (body, pin) == ({"cache_prompt": False}, None)
+
+
+@pytest.mark.parametrize("kind", ["openai", "vllm", "sglang", "llama-server"])
+async def test_fields_that_name_what_is_others_do_not_reach_an_engine(kind: str) -> None:
+    """Sessions, ids, cache keys and places to fetch prompts from: none of a client's own; the rest goes on."""
+    asked = {"model": MODEL, "top_k": 3, **dict.fromkeys(NAMES_OTHERS, "another's")}
+    told, _ = await Isolation("place", None).apply(kind, "chat.completions", asked, "id", "salt", 4)
+    assert {name: told[name] for name in told if not name.startswith("cache_")} == {"model": MODEL, "top_k": 3}

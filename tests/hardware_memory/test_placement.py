@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.hardware.devices import LINKS as HARDWARE_LINKS
 from server.hardware.memory import GIB, headroom_bytes
-from server.hardware.placement import LINKS, Box, Demand, Plan, place
+from server.hardware.placement import LINKS, Box, Demand, Plan, place, place_in_turns
 
 FREE = 24 * GIB
 
@@ -184,3 +185,50 @@ def test_close_to_the_best() -> None:
     shares = [gap(seed) for seed in range(200)]
     assert sum(shares) / len(shares) >= 0.98
     assert sum(share == 1 for share in shares) >= 175
+
+
+def test_links_are_those_of_the_hardware() -> None:
+    """What the topology calls a link is what placement understands; a device and itself is no link."""
+    assert ("same", *LINKS) == HARDWARE_LINKS
+
+
+def test_what_fits_only_alone_takes_turns() -> None:
+    """Two models that do not fit together share the device; a third, too large for anything, is told what lacks."""
+    demands = [Demand("big", 15 * GIB), Demand("other", 14 * GIB), Demand("huge", 40 * GIB)]
+    plan = place_in_turns({"a": FREE}, demands)
+    assert (plan.place("big").devices, plan.place("big").in_turns) == (("a",), False)
+    assert (plan.place("other").devices, plan.place("other").in_turns) == (("a",), True)
+    assert plan.place("other").why == "a holds it, though not beside all of big: they take turns."
+    assert plan.place("huge").devices == ()
+    assert plan.place("huge").missing_bytes == 40 * GIB - usable({"a": FREE})["a"]
+    assert plan.boxes == (Box(("a",), ("big", "other")),)
+
+
+def test_turns_are_spread() -> None:
+    """Where several devices would do, the one with the fewest models is shared."""
+    demands = [Demand(name, 15 * GIB) for name in ("a1", "b1", "c1", "d1")]
+    plan = place_in_turns({"x": FREE, "y": FREE}, demands)
+    assert sorted(len(box.models) for box in plan.boxes) == [2, 2]
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 48 * GIB), max_size=4),
+    st.lists(st.tuples(st.integers(0, 60 * GIB), st.booleans()), max_size=6),
+)
+def test_turns_never_move_a_placed_model_nor_overlap(free: dict[str, int], sizes: list[tuple[int, bool]]) -> None:
+    """Whoever `place` places stays there; a device is alone or in one group; each model fits its box alone."""
+    demands = [Demand(str(number), size, splittable) for number, (size, splittable) in enumerate(sizes)]
+    plan, turns = place(free, demands), place_in_turns(free, demands)
+    for demand in demands:
+        before, after = plan.place(demand.model), turns.place(demand.model)
+        if before.devices:
+            assert after == before
+        elif after.devices:
+            share = -(-demand.needed_bytes // len(after.devices))
+            assert after.in_turns
+            assert all(share <= usable(free)[device] for device in after.devices)
+        else:
+            assert after.missing_bytes > 0 or not free or "group" in after.why
+    devices = [device for box in turns.boxes for device in box.devices]
+    assert len(devices) == len(set(devices))

@@ -63,6 +63,15 @@ def usage_event(usage: dict[str, int]) -> bytes:
     return b"data: " + json.dumps({"choices": [], "usage": usage, "model": MODEL}).encode() + b"\n\n"
 
 
+def too_many_tokens(asked: int, context: int) -> dict[str, Any]:
+    """How vLLM 0.32 refuses an answer that is longer than its context."""
+    message = (
+        f"max_tokens={asked} cannot be greater than max_model_len={context}. Please request fewer output tokens. "
+        f"(parameter=max_tokens, value={asked})"
+    )
+    return {"message": message, "type": "BadRequestError", "param": "max_tokens", "code": 400}
+
+
 async def event_stream(request: web.Request) -> web.StreamResponse:
     """An event stream, begun."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import httpx
@@ -129,7 +130,8 @@ async def test_the_key_is_shown_to_nobody(
         ({"name": "a/../b"}, 400),
         ({"name": "a//b"}, 400),
         ({"name": "a/"}, 400),
-        ({"name": "test/a"}, 400),  # an address of this API
+        ({"name": "test/a"}, 400),  # addresses of this API
+        ({"name": "kinds"}, 400),
         ({"name": "x" * 101}, 400),
         ({"url": "file:///etc/passwd"}, 400),
         ({"url": "http://169.254.169.254/v1"}, 400),
@@ -188,11 +190,82 @@ async def test_engines_of_the_settings_are_fixed(make_box: MakeBox, settings: Se
             assert answer.status_code == 409
 
 
+async def test_what_is_found_of_an_engine_of_the_settings_is_kept(
+    make_box: MakeBox, settings: Settings, engine_url: str
+) -> None:
+    """A test that somebody asks for is listed afterwards, by the next server too."""
+    found = None
+    for is_first in (True, False):
+        box = await make_box(replace(settings, engines=(f"home={engine_url}",)))
+        root = await box.person(f"root-{is_first}", "admin")
+        async with box.http(headers=root.bearer) as client:
+            if is_first:
+                assert (await client.get(PATH)).json()[0]["conformance"] is None
+                found = (await client.post(f"{PATH}/test/home")).json()
+                assert found["counts"] == "yes"
+            assert (await client.get(PATH)).json()[0]["conformance"] == found
+
+
+async def test_each_number_says_who_said_it(admin: httpx.AsyncClient, engine_url: str) -> None:
+    """The admin, the engine, or the settings; null gives it back."""
+    added = (await admin.post(PATH, json=spec(engine_url, slots=3, moves_models=True))).json()
+    assert added["moves_models"] is True
+    assert added["numbers"] == {
+        "slots": {"value": 3, "origin": "admin", "setting": None},
+        "prefill_tokens": {"value": 2048, "origin": "default", "setting": "engine_prefill_tokens"},
+        "kv_tokens": {"value": 0, "origin": "default", "setting": None},
+        "reserved_slots": {"value": None, "origin": "default", "setting": "reserved_slots"},
+    }
+    changes = {"slots": None, "prefill_tokens": 512, "kv_tokens": 8192, "reserved_slots": 0, "moves_models": False}
+    changed = (await admin.patch(f"{PATH}/gpu", json=changes)).json()
+    assert changed["numbers"] == {
+        "slots": {"value": 4, "origin": "default", "setting": "engine_slots"},
+        "prefill_tokens": {"value": 512, "origin": "admin", "setting": None},
+        "kv_tokens": {"value": 8192, "origin": "admin", "setting": None},
+        "reserved_slots": {"value": 0, "origin": "admin", "setting": None},
+    }
+    assert (changed["slots"], changed["moves_models"], changed["devices"]) == (4, False, [])
+    devices = [device["uuid"] for device in (await admin.get("/api/hardware")).json()["devices"]]
+    assert (await admin.patch(f"{PATH}/gpu", json={"devices": devices})).json()["devices"] == devices
+    for field in ("slots", "reserved_slots", "kv_tokens", "prefill_tokens"):
+        assert (await admin.patch(f"{PATH}/gpu", json={field: -1})).status_code == 400
+
+
+async def test_kinds_are_listed_with_the_plugins_that_are_left_out(
+    make_box: MakeBox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An admin sees which plugin does not work, and why; the others serve."""
+    points = [
+        EntryPoint("broken", "no_such_module:make", "wirthforge.engines"),
+        EntryPoint("good", "server.engines.kinds:load_kinds", "wirthforge.engines"),
+        EntryPoint("good", "server.engines.kinds:read_spec", "wirthforge.engines"),
+    ]
+    monkeypatch.setattr("server.engines.kinds.entry_points", lambda **_: points)
+    box = await make_box(engines=[])
+    root = await box.person("root", "admin")
+    async with box.http(headers=root.bearer) as client:
+        kinds = (await client.get(f"{PATH}/kinds")).json()
+    assert {kind["name"] for kind in kinds if kind["is_built_in"]} == {
+        *("openai", "llama-server", "vllm", "sglang", "tgi", "ollama")
+    }
+    assert [kind for kind in kinds if not kind["is_built_in"]] == [
+        {"name": "good", "is_built_in": False, "left_out": None},
+        {
+            "name": "broken",
+            "is_built_in": False,
+            "left_out": "ModuleNotFoundError: No module named 'no_such_module'",
+        },
+        {"name": "good", "is_built_in": False, "left_out": "TypeError: its name is taken, or it is no function"},
+    ]
+    assert "engine plugin left out" in "".join(capfd.readouterr())
+
+
 async def test_members_are_refused(empty: Box, engine_url: str) -> None:
     """They neither see engines nor change them."""
     ben = await empty.person("ben")
     async with empty.http(headers=ben.bearer) as client:
         assert code(await client.get(PATH)) == (403, "admin_only")
+        assert code(await client.get(f"{PATH}/kinds")) == (403, "admin_only")
         assert code(await client.post(PATH, json=spec(engine_url))) == (403, "admin_only")
 
 

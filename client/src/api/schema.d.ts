@@ -44,6 +44,49 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/calibrations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListCalibrations
+         * @description Every result, newest first.
+         */
+        get: operations["ApiAdminCalibrationsListCalibrations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/calibrations/{engine}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * CalibrateEngine
+         * @description Measure a model now, which takes up to some minutes: `model`, or the first that is in memory.
+         *
+         *     409 where somebody uses the engine, or comes meanwhile; where no model is in memory, since none is loaded for
+         *     this; and where another calibration runs.
+         */
+        post: operations["ApiAdminCalibrationsEngineCalibrateEngine"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/engines": {
         parameters: {
             query?: never;
@@ -59,9 +102,31 @@ export interface paths {
         put?: never;
         /**
          * AddEngine
-         * @description Register an engine, and look at it at once. It is kept also where it does not answer yet.
+         * @description Register an engine, and test it at once. It is kept also where it does not answer yet.
+         *
+         *     It is tested later where it is away, or has no model in memory.
          */
         post: operations["ApiAdminEnginesAddEngine"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/engines/kinds": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListKinds
+         * @description Kinds of engines: the built-in ones, those of plugins, and plugins that cannot be used, with the reason.
+         */
+        get: operations["ApiAdminEnginesKindsListKinds"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -833,12 +898,46 @@ export interface components {
             subject: string;
             subject_id: string | null;
         };
+        /** Beside */
+        Beside: {
+            left: number;
+            others: [
+                string,
+                string
+            ][];
+        };
         /** BudgetShare */
         BudgetShare: {
             limit: number;
             name: string;
             resets_in_ms: number;
             used: number;
+        };
+        /** Calibration */
+        Calibration: {
+            /** @default [] */
+            beside: components["schemas"]["Beside"][];
+            decode_us: number;
+            engine: string;
+            first_token_ms: number;
+            knee: number;
+            model: string;
+            output_cost: number;
+            prefill_us: number;
+            together: components["schemas"]["Together"][];
+        };
+        /** CalibrationView */
+        CalibrationView: {
+            engine: string;
+            engine_version: string;
+            failure: string | null;
+            figures: components["schemas"]["Calibration"] | null;
+            hardware: string;
+            is_in_force: boolean;
+            /** Format: date-time */
+            measured_at: string;
+            model: string;
+            server_version: string;
         };
         /** Conformance */
         Conformance: {
@@ -896,6 +995,7 @@ export interface components {
         /** EngineChange */
         EngineChange: {
             api_key?: string;
+            devices?: string[];
             is_draining?: boolean;
             kind?: string;
             kv_tokens?: number | null;
@@ -904,6 +1004,12 @@ export interface components {
             reserved_slots?: number | null;
             slots?: number | null;
             url?: string;
+        };
+        /** EngineKind */
+        EngineKind: {
+            is_built_in: boolean;
+            left_out: string | null;
+            name: string;
         };
         /** EngineModel */
         EngineModel: {
@@ -921,6 +1027,8 @@ export interface components {
         EngineSpec: {
             /** @default  */
             api_key: string;
+            /** @default [] */
+            devices: (string | unknown)[];
             /** @default false */
             is_draining: boolean;
             kind: string;
@@ -936,9 +1044,8 @@ export interface components {
         /** EngineStanding */
         EngineStanding: {
             breaker: string;
-            conformance: {
-                [key: string]: unknown;
-            } | null;
+            conformance: components["schemas"]["Conformance"] | null;
+            devices: string[];
             has_api_key: boolean;
             in_use: number;
             is_draining: boolean;
@@ -948,7 +1055,9 @@ export interface components {
             kind: string;
             kv_tokens: number | null;
             models: components["schemas"]["EngineModel"][];
+            moves_models: boolean;
             name: string;
+            numbers: components["schemas"]["Numbers"] | null;
             reason: string | null;
             slots: number | null;
             url: string | null;
@@ -1010,6 +1119,20 @@ export interface components {
             key: string;
             label: string;
             prefix: string;
+        };
+        /** Number */
+        Number: {
+            /** @enum {string} */
+            origin: "admin" | "engine" | "measured" | "default";
+            setting: string | null;
+            value: number | null;
+        };
+        /** Numbers */
+        Numbers: {
+            kv_tokens: components["schemas"]["Number"];
+            prefill_tokens: components["schemas"]["Number"];
+            reserved_slots: components["schemas"]["Number"];
+            slots: components["schemas"]["Number"];
         };
         /** OwnQuota */
         OwnQuota: {
@@ -1158,6 +1281,11 @@ export interface components {
             seed_tokens_per_s: number;
             why: string;
         };
+        /** Together */
+        Together: {
+            answers: number;
+            tokens_per_s: number;
+        };
         /** UsageRow */
         UsageRow: {
             engine: string;
@@ -1259,6 +1387,65 @@ export interface operations {
             };
         };
     };
+    ApiAdminCalibrationsListCalibrations: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CalibrationView"][];
+                };
+            };
+        };
+    };
+    ApiAdminCalibrationsEngineCalibrateEngine: {
+        parameters: {
+            query?: {
+                model?: string | null;
+            };
+            header?: never;
+            path: {
+                engine: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CalibrationView"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
     ApiAdminEnginesListEngines: {
         parameters: {
             query?: never;
@@ -1314,6 +1501,26 @@ export interface operations {
                         } | unknown[];
                         status_code: number;
                     };
+                };
+            };
+        };
+    };
+    ApiAdminEnginesKindsListKinds: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EngineKind"][];
                 };
             };
         };

@@ -1,30 +1,31 @@
 import { ActionIcon, Badge, Group, Loader, Menu, Text } from '@mantine/core'
 import { IconAlertTriangle, IconDots } from '@tabler/icons-react'
 import { useState } from 'react'
-import type { Conformance, Engine } from '../api/client'
+import type { Device, Engine, EngineKind } from '../api/client'
 import { ConfirmDialog } from '../ui/ConfirmDialog'
 import { count, counted } from '../ui/format'
 import { ProblemNote } from '../ui/ProblemNote'
 import ui from '../ui/ui.module.css'
 import { useAction } from '../ui/useAction'
 import { changeEngine, removeEngine, testEngine } from './calls'
+import { EditEngine } from './EditEngine'
 import classes from './engines.module.css'
 import { Findings } from './Findings'
-import { SlotsDialog } from './SlotsDialog'
-import { conformanceOf, kindLabel, remarksOf, stateOf } from './words'
+import { Limits } from './Limits'
+import { kindLabel, remarksOf, stateOf } from './words'
 
 interface Props {
   engine: Engine
+  kinds: EngineKind[]
+  devices: Device[]
   onChanged: () => void
 }
 
-export function EngineRow({ engine, onChanged }: Props) {
-  const { name, is_fixed, is_draining } = engine
-  const [asking, setAsking] = useState<'slots' | 'remove' | null>(null)
-  // The server keeps no findings about engines of the settings.
-  const [found, setFound] = useState<Conformance | null>(null)
+export function EngineRow({ engine, kinds, devices, onChanged }: Props) {
+  const { name, is_draining } = engine
+  const [asking, setAsking] = useState<'change' | 'remove' | null>(null)
   const [test, testing] = useAction(async () => {
-    setFound(await testEngine(name))
+    await testEngine(name)
     onChanged()
   })
   const [drain, draining] = useAction(async () => {
@@ -35,11 +36,9 @@ export function EngineRow({ engine, onChanged }: Props) {
     <li data-testid="engine-row">
       <div className={ui.rowText}>
         <Heading engine={engine} />
-        <Facts engine={engine} />
-        <Findings
-          found={conformanceOf(engine.conformance) ?? (is_fixed ? found : null)}
-          isolates={engine.isolates_caches}
-        />
+        <Facts engine={engine} devices={devices} />
+        <Limits engine={engine} />
+        <Findings engine={engine} isTesting={testing.pending} onTest={() => void test()} />
         <Text size="sm" c="dimmed" role="status" className={classes.testing}>
           {testing.pending && (
             <>
@@ -56,8 +55,14 @@ export function EngineRow({ engine, onChanged }: Props) {
         onDrain={() => void drain()}
         onAsk={setAsking}
       />
-      {asking === 'slots' && (
-        <SlotsDialog engine={engine} onChanged={onChanged} onClose={() => setAsking(null)} />
+      {asking === 'change' && (
+        <EditEngine
+          engine={engine}
+          kinds={kinds}
+          devices={devices}
+          onChanged={onChanged}
+          onClose={() => setAsking(null)}
+        />
       )}
       {asking === 'remove' && (
         <ConfirmDialog
@@ -99,10 +104,17 @@ function Heading({ engine }: { engine: Engine }) {
   )
 }
 
-function Facts({ engine }: { engine: Engine }) {
-  const { url, slots, in_use, models, is_up, has_api_key } = engine
+function Facts({ engine, devices }: { engine: Engine; devices: Device[] }) {
+  const { url, slots, in_use, models, is_up, has_api_key, moves_models } = engine
   const use = slots === null ? `${in_use} in use` : `${in_use} of ${counted(slots, 'slot')} in use`
-  const words = [url, has_api_key ? 'with an API key' : null, use]
+  const on = engine.devices.map((uuid) => devices.find((each) => each.uuid === uuid)?.name ?? uuid)
+  const words = [
+    url,
+    has_api_key ? 'with an API key' : null,
+    on.length > 0 ? `on ${on.join(', ')}` : null,
+    moves_models ? 'its models are loaded and unloaded' : null,
+    use,
+  ]
   return (
     <>
       <Text size="sm" c="dimmed" className={classes.figures}>
@@ -137,7 +149,7 @@ interface ActionsProps {
   isTesting: boolean
   onTest: () => void
   onDrain: () => void
-  onAsk: (what: 'slots' | 'remove') => void
+  onAsk: (what: 'change' | 'remove') => void
 }
 
 function Actions({ engine, isTesting, onTest, onDrain, onAsk }: ActionsProps) {
@@ -161,7 +173,7 @@ function Actions({ engine, isTesting, onTest, onDrain, onAsk }: ActionsProps) {
         {!is_fixed && (
           <>
             <Menu.Item onClick={onDrain}>{is_draining ? 'Take in again' : 'Drain'}</Menu.Item>
-            <Menu.Item onClick={() => onAsk('slots')}>Change slots…</Menu.Item>
+            <Menu.Item onClick={() => onAsk('change')}>Change…</Menu.Item>
             <Menu.Item c="var(--mantine-color-error)" onClick={() => onAsk('remove')}>
               Remove…
             </Menu.Item>

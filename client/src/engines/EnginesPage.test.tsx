@@ -1,7 +1,7 @@
 import { act, fireEvent, render, screen, waitFor, within } from '@testing-library/react'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { App } from '../App'
-import type { Device, Engine, Machine } from '../api/client'
+import type { Device, Engine, EngineKind, Machine } from '../api/client'
 import { json, refusal, serve } from '../test/server'
 
 const engine = (name: string, fields: Partial<Engine> = {}): Engine => ({
@@ -12,9 +12,17 @@ const engine = (name: string, fields: Partial<Engine> = {}): Engine => ({
   is_fixed: false,
   is_up: true,
   is_draining: false,
+  moves_models: false,
+  devices: [],
   breaker: 'closed',
   in_use: 0,
   slots: 8,
+  numbers: {
+    slots: { value: 8, origin: 'engine', setting: null },
+    prefill_tokens: { value: 2048, origin: 'default', setting: 'engine_prefill_tokens' },
+    kv_tokens: { value: 0, origin: 'default', setting: null },
+    reserved_slots: { value: null, origin: 'default', setting: 'reserved_slots' },
+  },
   kv_tokens: null,
   isolates_caches: null,
   models: [{ id: 'tiny', context_tokens: 4096 }],
@@ -71,8 +79,15 @@ const machine = (fields: Partial<Machine> = {}): Machine => ({
   ...fields,
 })
 
+const builtIn = ['openai', 'llama-server', 'vllm', 'sglang', 'tgi', 'ollama'].map((name) => ({
+  name,
+  is_built_in: true,
+  left_out: null,
+}))
+
 let role: 'admin' | 'member'
 let engines: Engine[]
+let kinds: EngineKind[]
 let shown: Machine
 let postAnswer: () => Response
 let patchAnswer: (body: unknown) => Response
@@ -81,6 +96,7 @@ let calls: ReturnType<typeof serve>
 beforeEach(() => {
   role = 'admin'
   engines = [engine('gpu')]
+  kinds = builtIn
   shown = machine()
   postAnswer = () => {
     engines = [...engines, engine('new', { models: [] })]
@@ -95,6 +111,7 @@ beforeEach(() => {
     'GET /v1/models': () => json({ data: [{ id: 'tiny' }] }),
     'GET /api/hardware': () => json(shown),
     'GET /api/admin/engines': () => json(engines),
+    'GET /api/admin/engines/kinds': () => json(kinds),
     'POST /api/admin/engines': () => postAnswer(),
     'PATCH /api/admin/engines/gpu': ({ body }) => patchAnswer(body),
     'DELETE /api/admin/engines/gpu': () => {
@@ -103,8 +120,11 @@ beforeEach(() => {
     },
     'POST /api/admin/engines/test/gpu': () =>
       refusal(503, 'Engine gpu does not answer: it is off.', { 'retry-after': '5' }),
-    'POST /api/admin/engines/test/a%2Fb': () =>
-      json({ stops: 'no', counts: 'no', isolates: 'unknown' }),
+    'POST /api/admin/engines/test/a%2Fb': () => {
+      const conformance = { stops: 'no', counts: 'no', isolates: 'unknown' } as const
+      engines = [engine('a/b', { is_fixed: true, url: null, conformance })]
+      return json(conformance)
+    },
   })
 })
 afterEach(() => {
@@ -170,18 +190,67 @@ describe('the engines', () => {
     expect(gpu.getByText(/cached prompts of one person for another/)).toBeTruthy()
     const away = await row('away')
     expect(away.getByText('It is off.')).toBeTruthy()
-    expect(away.getByText('It was not tested yet.')).toBeTruthy()
-    expect(away.getByText('counts tokens: not known')).toBeTruthy()
+    expect(away.getByText(/It was not tested yet. It will be when nobody uses it/)).toBeTruthy()
+    expect(away.queryByRole('button', { name: 'now' })).toBeNull()
+    expect(away.queryByText(/counts tokens/)).toBeNull()
   })
 
-  test('of the settings can be tested, and nothing else; what is found stays on the page', async () => {
+  test('say how much they are given at a time, and who says so', async () => {
+    const told = engine('gpu').numbers
+    if (told === null) throw new Error('no numbers')
+    engines = [
+      engine('gpu', {
+        moves_models: true,
+        devices: ['host', 'gpu-9'],
+        numbers: { ...told, kv_tokens: { value: 65536, origin: 'admin', setting: null } },
+      }),
+    ]
+    await open()
+    const limits = within(await screen.findByLabelText('Limits of gpu'))
+    const said = limits.getAllByRole('definition').map(({ textContent }) => textContent)
+    expect(said).toEqual([
+      '8 told by the engine',
+      '2,048 default',
+      '65,536 set here',
+      'automatic default',
+    ])
+    expect(screen.getByTitle('The setting engine_prefill_tokens.')).toBeTruthy()
+    expect(await screen.findByText(/on EPYC, gpu-9 · its models are loaded/)).toBeTruthy()
+  })
+
+  test('are of the kinds that the server has; a plugin that does not work is named', async () => {
+    kinds = [
+      ...builtIn,
+      { name: 'gateway', is_built_in: false, left_out: null },
+      { name: 'broken', is_built_in: false, left_out: "No module named 'x'" },
+    ]
+    await open()
+    const list = within(await screen.findByRole('list', { name: 'Kinds of engines' }))
+    expect(list.getAllByRole('listitem').map(({ textContent }) => textContent)).toEqual([
+      'OpenAI-compatible',
+      'llama-server',
+      'vLLM',
+      'SGLang',
+      'TGI',
+      'Ollama',
+      'gateway plugin',
+    ])
+    expect(screen.getByText("The plugin broken is left out. No module named 'x'")).toBeTruthy()
+    fireEvent.click(screen.getByRole('button', { name: 'Add an engine' }))
+    const choice = within(await screen.findByRole('combobox', { name: 'Kind' }))
+    const choices = choice.getAllByRole('option').map(({ textContent }) => textContent)
+    expect(choices).toContain('gateway')
+    expect(choices).not.toContain('broken')
+  })
+
+  test('of the settings can be tested, and nothing else', async () => {
     engines = [engine('a/b', { is_fixed: true, url: null, conformance: null })]
     await open()
     expect((await row('a/b')).getByText(/in the settings, and changed only there/)).toBeTruthy()
     fireEvent.click(await screen.findByRole('button', { name: 'Actions for a/b' }))
     const items = await screen.findAllByRole('menuitem', { hidden: true })
     expect(items.map(({ textContent }) => textContent)).toEqual(['Test again'])
-    fireEvent.click(await item('Test again'))
+    fireEvent.click(screen.getByRole('button', { name: 'now' }))
     expect(await (await row('a/b')).findByText('stops when its client goes: no')).toBeTruthy()
     expect(screen.getByText(/It computes on when somebody stops an answer/)).toBeTruthy()
   })
@@ -200,7 +269,7 @@ describe('the engines', () => {
     fireEvent.change(screen.getByRole('combobox', { name: 'Kind' }), { target: { value: 'vllm' } })
     fireEvent.change(url, { target: { value: 'ftp://new' } })
     fireEvent.change(screen.getByLabelText('API key (optional)'), { target: { value: 's3cret' } })
-    fireEvent.change(screen.getByRole('textbox', { name: 'Slots (optional)' }), {
+    fireEvent.change(screen.getByLabelText('Slots'), {
       target: { value: '12' },
     })
     fireEvent.click(screen.getByRole('checkbox', { name: /load and unload its models/ }))
@@ -225,7 +294,11 @@ describe('the engines', () => {
         url: 'http://new:8000/v1',
         api_key: 's3cret',
         slots: 12,
+        prefill_tokens: null,
+        kv_tokens: null,
+        reserved_slots: null,
         moves_models: true,
+        devices: [],
         is_draining: false,
       },
     ])
@@ -243,25 +316,57 @@ describe('the engines', () => {
     ])
   })
 
-  test('get other slots, or those that the engine says', async () => {
+  test('are changed; only what is another is sent', async () => {
+    const told = engine('gpu').numbers
+    if (told === null) throw new Error('no numbers')
+    const numbers = { ...told, slots: { value: 12, origin: 'admin' as const, setting: null } }
+    engines = [engine('gpu', { has_api_key: true, numbers })]
+    shown = machine({ devices: [{ ...host, uuid: 'gpu-0', kind: 'gpu', name: 'H100' }, host] })
     await open()
-    await choose('gpu', 'Change slots…')
-    const slots = await screen.findByRole('textbox', { name: 'Slots' })
-    fireEvent.change(slots, { target: { value: '0' } })
-    fireEvent.click(screen.getByRole('button', { name: 'Save' }))
-    expect(
-      await screen.findByText('Give a whole number from 1 to 100,000, or nothing.'),
-    ).toBeTruthy()
+    await choose('gpu', 'Change…')
+    const form = within(await screen.findByRole('form', { name: 'Change gpu' }))
+    const slots = form.getByLabelText('Slots') as HTMLInputElement
+    expect(slots.value).toBe('12')
+    const perStep = form.getByLabelText('Prompt tokens per step') as HTMLInputElement
+    expect(perStep.placeholder).toBe('2,048 (default)')
+    fireEvent.change(perStep, { target: { value: 'many' } })
+    fireEvent.click(form.getByRole('button', { name: 'Save' }))
+    expect(await form.findByText('Give a whole number from 0 on, or nothing.')).toBeTruthy()
+    expect(sent('PATCH')).toEqual([])
+
     patchAnswer = () =>
-      json({ error: { message: 'Too many.', code: 'invalid_request', param: 'slots' } }, 400)
-    fireEvent.change(slots, { target: { value: '99' } })
-    fireEvent.click(screen.getByRole('button', { name: 'Save' }))
-    expect(await screen.findByText('Too many.')).toBeTruthy()
-    patchAnswer = () => json(engine('gpu'))
+      json({ error: { message: 'Too many.', code: 'invalid_request', param: 'kv_tokens' } }, 400)
+    fireEvent.change(perStep, { target: { value: '' } })
     fireEvent.change(slots, { target: { value: ' ' } })
-    fireEvent.click(screen.getByRole('button', { name: 'Save' }))
+    fireEvent.change(form.getByLabelText('Tokens in memory'), { target: { value: '65,536' } })
+    fireEvent.change(form.getByLabelText('URL'), { target: { value: 'http://b:8000/v1' } })
+    expect(form.getByText(/stays if this is empty, and goes to the new URL/)).toBeTruthy()
+    fireEvent.click(form.getByRole('checkbox', { name: 'Forget the key that it has' }))
+    fireEvent.click(form.getByRole('checkbox', { name: 'H100 (GPU 0)' }))
+    fireEvent.click(form.getByRole('button', { name: 'Save' }))
+    expect(await form.findByText('Too many.')).toBeTruthy()
+    await waitFor(() =>
+      expect(document.activeElement).toBe(form.getByLabelText('Tokens in memory')),
+    )
+
+    patchAnswer = () => json(engine('gpu'))
+    fireEvent.click(form.getByRole('button', { name: 'Save' }))
     await waitFor(() => expect(screen.queryByRole('dialog')).toBeNull())
-    expect(sent('PATCH').map(([, body]) => body)).toEqual([{ slots: 99 }, { slots: null }])
+    expect(sent('PATCH').at(-1)?.[1]).toEqual({
+      url: 'http://b:8000/v1',
+      slots: null,
+      kv_tokens: 65536,
+      devices: ['gpu-0'],
+      api_key: '',
+    })
+  })
+
+  test('are left as they are where nothing was changed', async () => {
+    await open()
+    await choose('gpu', 'Change…')
+    fireEvent.click(await screen.findByRole('button', { name: 'Save' }))
+    await waitFor(() => expect(screen.queryByRole('dialog')).toBeNull())
+    expect(sent('PATCH')).toEqual([])
   })
 
   test('tell at their row what went wrong', async () => {

@@ -1,14 +1,15 @@
 import { Button, Text, Title } from '@mantine/core'
 import { IconPlus } from '@tabler/icons-react'
 import { useState } from 'react'
-import type { Engine } from '../api/client'
+import type { Device, Engine, EngineKind } from '../api/client'
 import { Loaded, Page } from '../ui/Page'
 import ui from '../ui/ui.module.css'
 import { useResource } from '../ui/useResource'
 import { AddEngine } from './AddEngine'
-import { listEngines, readMachine } from './calls'
+import { listEngines, listKinds, readMachine } from './calls'
 import { EngineRow } from './EngineRow'
 import classes from './engines.module.css'
+import { KindList } from './KindList'
 import { MachineView } from './MachineView'
 import { useRefreshed } from './useRefreshed'
 
@@ -17,6 +18,8 @@ const REFRESH_MS = 5000
 export default function EnginesPage() {
   const engines = useResource(listEngines)
   const machine = useResource(readMachine)
+  const kinds = useResource(listKinds)
+  const known = { kinds: kinds.data ?? [], devices: machine.data?.devices ?? [] }
   useRefreshed(engines, REFRESH_MS)
   useRefreshed(machine, REFRESH_MS)
   const [adding, setAdding] = useState(false)
@@ -35,6 +38,7 @@ export default function EnginesPage() {
     >
       {adding && (
         <AddEngine
+          {...known}
           onAdded={(engine) => {
             setAdding(false)
             setAdded(addedWords(engine))
@@ -47,8 +51,14 @@ export default function EnginesPage() {
         {added !== null && !adding && <p>{added}</p>}
       </div>
       <Loaded resource={engines}>
-        {(all) => <EngineList engines={all} onChanged={engines.reload} />}
+        {(all) => <EngineList {...known} engines={all} onChanged={engines.reload} />}
       </Loaded>
+      <section className={classes.section} aria-label="Kinds">
+        <Title order={2} size="h5">
+          Kinds that can be added
+        </Title>
+        <Loaded resource={kinds}>{(all) => <KindList kinds={all} />}</Loaded>
+      </section>
       <section className={classes.section} aria-label="Machine">
         <Title order={2} size="h5">
           Machine
@@ -67,10 +77,12 @@ function addedWords({ name, is_up, models }: Engine): string {
 
 interface ListProps {
   engines: Engine[]
+  kinds: EngineKind[]
+  devices: Device[]
   onChanged: () => void
 }
 
-function EngineList({ engines, onChanged }: ListProps) {
+function EngineList({ engines, ...rest }: ListProps) {
   if (engines.length === 0) {
     return (
       <Text c="dimmed">There is no engine yet. Until there is one, nobody can ask anything.</Text>
@@ -79,7 +91,7 @@ function EngineList({ engines, onChanged }: ListProps) {
   return (
     <ul className={ui.rows} aria-label="Engines">
       {engines.map((engine) => (
-        <EngineRow key={engine.name} engine={engine} onChanged={onChanged} />
+        <EngineRow key={engine.name} engine={engine} {...rest} />
       ))}
     </ul>
   )

@@ -3,6 +3,7 @@ import { api, type EngineChange, type EngineSpec, value } from '../api/client'
 const at = (name: string) => ({ params: { path: { name } } })
 
 export const listEngines = () => value(api.GET('/api/admin/engines'))
+export const listKinds = () => value(api.GET('/api/admin/engines/kinds'))
 export const readMachine = () => value(api.GET('/api/hardware'))
 export const addEngine = (body: EngineSpec) => value(api.POST('/api/admin/engines', { body }))
 export const testEngine = (name: string) =>

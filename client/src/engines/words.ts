@@ -1,6 +1,5 @@
 /** What is said about an engine: whether it answers, and what its conformance test found. */
 import type { Conformance, Engine } from '../api/client'
-import { isRecord } from '../api/errors'
 
 export type Verdict = Conformance['stops']
 
@@ -30,21 +29,6 @@ const PROMISES: Omit<Finding, 'verdict'>[] = [
       'It uses cached prompts of one person for another: from the time to the first word, somebody could tell what others asked.',
   },
 ]
-
-/** What is kept of a test, if anything; its shape was not checked on the way. */
-export function conformanceOf(kept: Engine['conformance']): Conformance | null {
-  if (!isRecord(kept)) return null
-  const { stopped_after_ms, error } = kept
-  return {
-    stops: verdictOf(kept.stops),
-    counts: verdictOf(kept.counts),
-    isolates: verdictOf(kept.isolates),
-    stopped_after_ms: typeof stopped_after_ms === 'number' ? stopped_after_ms : null,
-    error: typeof error === 'string' ? error : null,
-  }
-}
-
-const verdictOf = (word: unknown): Verdict => (word === 'yes' || word === 'no' ? word : 'unknown')
 
 /** The three promises. Where no test could tell about the caches, the adapter may know. */
 export function findingsOf(found: Conformance | null, isolates: boolean | null): Finding[] {
@@ -116,6 +100,8 @@ export const KINDS: [Kind, ...Kind[]] = [
     moves: 'Ollama then loads what is asked for, and unloads what is not.',
   },
 ]
+
+export const movesOf = (kind: string) => KINDS.find(({ value }) => value === kind)?.moves
 
 /** A kind of a plugin has only its name. */
 export const kindLabel = (kind: string) => KINDS.find(({ value }) => value === kind)?.label ?? kind

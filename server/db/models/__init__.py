@@ -3,6 +3,8 @@
 from server.db.models.api_key import ApiKey
 from server.db.models.audit import AuditEntry
 from server.db.models.base import Base
+from server.db.models.calibration import CalibrationRow
+from server.db.models.conformance import ConformanceRow
 from server.db.models.engine import EngineRow
 from server.db.models.hardware import HardwareDevice, HardwareSample
 from server.db.models.login_session import LoginSession
@@ -15,6 +17,8 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "Base",
+    "CalibrationRow",
+    "ConformanceRow",
     "EngineRow",
     "HardwareDevice",
     "HardwareSample",

@@ -11,10 +11,7 @@ from server.db.models.base import Base
 
 
 class EngineRow(Base):
-    """One engine. `spec` is what the admin wrote (server/engines/kinds.py), without the name and the key.
-
-    `learned` is what the last conformance test found; NULL before the first.
-    """
+    """One engine. `spec` is what the admin wrote (server/engines/kinds.py), without the name and the key."""
 
     __tablename__ = "engines"
 
@@ -22,5 +19,4 @@ class EngineRow(Base):
     name: Mapped[str] = mapped_column(unique=True)
     spec: Mapped[dict[str, Any]] = mapped_column(JSONB)
     api_key: Mapped[str]
-    learned: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     updated_at: Mapped[datetime]

@@ -18,14 +18,17 @@ from quotas.window import Window
 
 SCRIPTS = Path(__file__).parent / "lua"
 # Every script begins with these; each builds on those before it.
-SHARED = ("keys", "budgets", "flows", "lately", "turns")
+SHARED = ("keys", "budgets", "flows", "lately", "reserve", "recall", "turns")
 USAGE_GROUP = "usage"
 REAPED_MAX = 100
 VIEWED_MAX = 1000
 
 State = Literal["running", "queued", "stale", "full", "crowded", "limited"]
-Fact = Literal["running", "revoked", "lost", "missing"]
-News = Literal["run", "revoke"]
+Fact = Literal["running", "revoked", "paused", "lost", "missing"]
+News = Literal["run", "revoke", "pause"]
+# How a request enters: from its client, or, after Redis lost its state, as a stream that runs or is paused.
+Enters = Literal["queued", "running", "paused"]
+Requeued = Literal["queued", "running", "lost", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,7 @@ class Entry:
         output_tokens_min: a shorter one with which it is content, should the budget not afford more.
         answers: how many it asks for; each takes a slot.
         is_revocable: whether its lease may be taken away for somebody who waits.
+        pauses_max: how often its answer may be paused for somebody who waits, to go on later.
     """
 
     id: str
@@ -55,6 +59,7 @@ class Entry:
     output_tokens_min: int = 0
     answers: int = 1
     is_revocable: bool = False
+    pauses_max: int = 0
 
     def usage_fields(self) -> dict[str, str | int]:
         """What goes into the usage row."""
@@ -73,6 +78,7 @@ class Entry:
             *(part for pair in self.usage_fields().items() for part in pair),
             *("prompt_cost", self.prompt_cost, "answers", self.answers, "revocable", int(self.is_revocable)),
             *("output_tokens_max", self.output_tokens_max, "output_tokens_min", self.output_tokens_min),
+            *("pauses_max", self.pauses_max),
         ]
 
 
@@ -122,7 +128,11 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one request has used so far, in totals; `first_token_ms` is -1 until there is one."""
+    """What one request has used so far, in totals.
+
+    Attributes:
+        first_token_ms: -1 until there is one, and again from a pause on until there is another.
+    """
 
     id: str
     output_tokens: int
@@ -168,18 +178,20 @@ class Ledger:
         replica: str,
         queue_length_max: int,
         version: str = "",
-        running: bool = False,
+        enters: Enters = "queued",
+        output_tokens: int = 0,
     ) -> Admission:
         """Enter a request.
 
         Args:
             queue_length_max: of the engine; that of the flow is one of its limits.
             version: the policy version that the limits were read under.
-            running: whether it is a stream whose record was lost with Redis' state; such a one always enters.
+            enters: a stream whose record was lost with Redis' state always enters.
+            output_tokens: of one that was paused.
         """
         state, limit, ends_ms, granted, *budget = await self._run(
-            *("enqueue", entry.id, entry.engine, replica, queue_length_max, "running" if running else "queued"),
-            *(version, *entry.fields(), *_fields_of(limits)),
+            *("enqueue", entry.id, entry.engine, replica, queue_length_max, enters, version),
+            *(*entry.fields(), *_fields_of(limits), "output_tokens", output_tokens),
         )
         return Admission(state, limit, int(ends_ms), int(granted), Budget(*map(int, budget)))
 
@@ -197,6 +209,16 @@ class Ledger:
         """End a lease: settle what it cost, and write the usage event (which holds both numbers of tokens)."""
         flat = [part for pair in event.items() for part in pair]
         await self._run("finish", request, engine, cost, *flat)
+
+    async def requeue(self, request: str, engine: str, *, pause: int, output_tokens: int, cost: int) -> Requeued:
+        """Give up a slot and wait again, to go on later.
+
+        Args:
+            engine: where it goes on, the same or another.
+            pause: which one of this request, from 1 on.
+            output_tokens, cost: so far.
+        """
+        return cast("Requeued", await self._run("requeue", request, engine, pause, output_tokens, cost))
 
     async def cancel(self, request: str) -> None:
         """Take back a request that has not begun."""

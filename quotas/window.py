@@ -31,6 +31,7 @@ class Window:
         reserved_slots: how many of them are kept for sparse flows, while any are about.
         prefill_tokens_max: prompt tokens that were dispatched and have no first token yet.
         is_reserve_standing: whether they are kept also while none are about.
+        reserve_percent_max: what keeping them may cost of the throughput, where they are not standing, over a minute.
         kv_tokens: the pool of tokens that hold memory, prompts and answers so far.
         answer_tokens: what an answer is taken to need until some were seen.
         sparse_cost_max: a flow is sparse while it has used less since it was idle, in cost units at the normal weight.
@@ -45,6 +46,7 @@ class Window:
     sparse_cost_max: int = SPARSE_COST_MAX
     books_whole_answers: bool = False
     is_reserve_standing: bool = False
+    reserve_percent_max: int = 100
 
     def fields(self) -> list[str | int]:
         """Names and values, flat, as Redis takes them."""
@@ -52,12 +54,9 @@ class Window:
             *("slots", self.slots, "reserved_slots", self.reserved_slots),
             *("prefill_tokens_max", self.prefill_tokens_max, "kv_tokens", self.kv_tokens),
             *("answer_tokens", self.answer_tokens, "sparse_cost_max", self.sparse_cost_max),
-            *(
-                "books_whole_answers",
-                int(self.books_whole_answers),
-                "is_reserve_standing",
-                int(self.is_reserve_standing),
-            ),
+            *("books_whole_answers", int(self.books_whole_answers)),
+            *("is_reserve_standing", int(self.is_reserve_standing)),
+            *("reserve_percent_max", self.reserve_percent_max),
         ]
 
 
@@ -68,6 +67,7 @@ def window_of(
     prefill_chunk_tokens: int = 0,
     kv_tokens: int = 0,
     books_whole_answers: bool = False,
+    reserve_percent_max: int = 100,
 ) -> Window:
     """The window of an engine with so many slots.
 
@@ -75,6 +75,7 @@ def window_of(
         reserved_slots: None: by the number of slots.
         prefill_chunk_tokens: prompt tokens that it reads in one step; 0 opens the gate.
         kv_tokens: its whole pool, where it tells one.
+        reserve_percent_max: what kept slots may cost.
     """
     if reserved_slots is None:
         reserved_slots = min(-(-slots * RESERVED_PERCENT // 100), RESERVED_SLOTS_MAX)
@@ -85,5 +86,6 @@ def window_of(
         kv_tokens=kv_tokens,
         books_whole_answers=books_whole_answers,
         is_reserve_standing=slots >= STANDING_SLOTS_MIN,
+        reserve_percent_max=reserve_percent_max,
         sparse_cost_max=min(SPARSE_COST_MAX, kv_tokens // POOL_PER_QUANTUM) if kv_tokens else SPARSE_COST_MAX,
     )

@@ -8,6 +8,9 @@ local engine = entry.engine
 if entry.state == "queued" then
   drop(id, engine, entry)
   dispatch(engine) -- it may have been the head that did not fit
+elseif was_paused(entry) then
+  abandon(id, engine, entry)
+  dispatch_after(engine, entry.user)
 elseif entry.state then
   redis.call("DEL", request_key(id))
   release(id, engine, entry)

@@ -1,11 +1,12 @@
 -- A replica reports on all of its requests at once: it is alive, these stream, those wait.
 --   ARGV[2]  replica
---   ARGV[3…] per request: id, output tokens so far, milliseconds from its arrival to the first token (-1: not yet, and
---            for one that waits), what it cost so far
+--   ARGV[3…] per request: id, output tokens so far, milliseconds from its arrival to the first token (-1: not yet, for one
+--            that waits, and for one that goes on after a pause until it has written more), what it cost so far
 -- Totals, not differences, so that a report sent twice counts once. Renews leases.
 -- Returns {id, fact, …}, with the facts
 --   "running"  the lease is held; news to one that waits, should its message have been lost
 --   "revoked"  the lease is held and shall end: close the stream
+--   "paused"   the lease is held and shall be given up: close the stream, and requeue it
 --   "lost"     the lease was reaped: stop the stream
 --   "missing"  the ledger has never heard of it: Redis lost its state, enter it again
 
@@ -14,25 +15,32 @@ local facts, moved, costs = {}, {}, {}
 for position = 3, #ARGV, 4 do
   local id, output_tokens, first_token_ms = ARGV[position], tonumber(ARGV[position + 1]), ARGV[position + 2]
   local key = request_key(id)
-  local entry = redis.call("HMGET", key, "state", "engine", "user", "input_tokens", "cost", "prefill", "revoked", "kv")
+  local entry = redis.call("HMGET", key, "state", "engine", "user", "input_tokens", "cost", "prefill", "recalled", "kv",
+    "pauses", "pauses_max", "number")
   local state, engine, flow = entry[1], entry[2], entry[3]
   if state == "running" then
     local cost = tonumber(ARGV[position + 3])
     local grown = tonumber(entry[4]) + output_tokens - tonumber(entry[8])
     redis.call("ZADD", running_key(engine), "XX", now + LEASE_MS, id)
-    redis.call("HSET", key, "output_tokens", output_tokens, "first_token_ms", first_token_ms, "cost", cost)
+    redis.call("HSET", key, "output_tokens", output_tokens, "cost", cost)
     costs[flow] = (costs[flow] or 0) + cost - tonumber(entry[5])
     if grown > 0 then
       redis.call("HINCRBY", live_key(engine), "kv", grown)
       redis.call("HSET", key, "kv", tonumber(entry[8]) + grown)
     end
-    if tonumber(first_token_ms) >= 0 and entry[6] ~= "0" then
-      redis.call("HINCRBY", live_key(engine), "prefill", -tonumber(entry[6]))
-      redis.call("HSET", key, "prefill", 0)
-      moved[engine] = true
+    if tonumber(first_token_ms) >= 0 then
+      redis.call("HSET", key, "first_token_ms", first_token_ms)
+      if not entry[7] and (tonumber(entry[9]) or 0) < (tonumber(entry[10]) or 0) then
+        redis.call("ZADD", prefix .. "pausable:" .. engine, "NX", entry[11], id)
+      end
+      if entry[6] ~= "0" then
+        redis.call("HINCRBY", live_key(engine), "prefill", -tonumber(entry[6]))
+        redis.call("HSET", key, "prefill", 0)
+        moved[engine] = true
+      end
     end
     facts[#facts + 1] = id
-    facts[#facts + 1] = entry[7] and "revoked" or "running"
+    facts[#facts + 1] = entry[7] or "running"
   elseif not state then
     facts[#facts + 1] = id
     facts[#facts + 1] = redis.call("EXISTS", prefix .. "reaped:" .. id) == 1 and "lost" or "missing"

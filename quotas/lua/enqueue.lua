@@ -1,6 +1,7 @@
 -- A request enters.
 --   ARGV[2]  request id          ARGV[5]  longest queue of the engine
 --   ARGV[3]  engine              ARGV[6]  "queued", or "running" for a stream that outlived the loss of Redis' state
+--                                         state, or "paused" for one that was paused then
 --   ARGV[4]  replica             ARGV[7]  the version of the quotas that the limits were read under
 --   ARGV[8…] names and values of the entry and of its limits
 -- Returns {state, limit, its end in ms from now, output tokens granted (-1: refused), and of the budget
@@ -67,7 +68,12 @@ else
 end
 
 local window = read(window_key(engine))
-if ARGV[6] == "running" then
+if ARGV[6] == "paused" then
+  redis.call("HSET", request_key(id), "pauses", 1, "requeued_ms", now, "cost", 0)
+  join_queue(id, engine, flow, given.revocable == "1", 0)
+  rank(flow)
+  dispatch(engine, id)
+elseif ARGV[6] == "running" then
   start(id, engine, given, window)
 else
   recover(flow)

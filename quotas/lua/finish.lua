@@ -5,14 +5,12 @@
 
 local id, engine = ARGV[2], ARGV[3]
 local entry, event = read(request_key(id)), named(5)
-if entry.state == "queued" then
-  -- A Redis that crashed may have lost its last second, and with it the news that this one was running.
-  leave_queue(id, engine, entry.user)
-end
+-- It may be queued: paused, or a Redis that crashed has lost its last second.
 if entry.state then
+  engine = entry.engine
   local tokens = tonumber(event.input_tokens) + tonumber(event.output_tokens)
   redis.call("DEL", request_key(id))
-  release(id, engine, entry)
+  let_go(id, engine, entry)
   charge_flow(entry.user, tonumber(ARGV[4]) - (tonumber(entry.cost) or 0))
   give_back(entry, tokens)
   if event.outcome == "completed" then

@@ -51,32 +51,13 @@ local function recount(engine)
   redis.call("HSET", live_key(engine), "slots", sums.slots, "prefill", sums.prefill, "kv", sums.kv)
 end
 
-local function abandon(id, engine)
-  local entry = read(request_key(id))
-  if not entry.state then
-    -- A foreign Redis that evicts keys: there is nothing to settle, but the slot goes on.
-    redis.call("ZREM", running_key(engine), id)
-    redis.call("ZREM", prefix .. "revocable:" .. engine, id)
-    redis.call("SREM", prefix .. "revoked:" .. engine, id)
-    recount(engine)
-    return
-  end
-  local event = { "id", id, "outcome", "abandoned" }
-  for name, value in pairs(entry) do
-    event[#event + 1] = name
-    event[#event + 1] = value
-  end
-  for name, value in pairs({ queue_ms = entry.dispatched_ms - entry.enqueued_ms, total_ms = now - entry.enqueued_ms }) do
-    event[#event + 1] = name
-    event[#event + 1] = whole(value)
-  end
-  settle(event)
-  redis.call("DEL", request_key(id))
-  redis.call("SET", prefix .. "reaped:" .. id, "1", "EX", REAPED_REMEMBERED_S)
-  release(id, engine, entry)
-  give_back(entry, tonumber(entry.input_tokens) + tonumber(entry.output_tokens))
-  rank(entry.user)
-  rest(entry.user)
+-- A foreign Redis that evicts keys: there is nothing to settle, but the slot goes on.
+local function vacate(id, engine)
+  redis.call("ZREM", running_key(engine), id)
+  redis.call("ZREM", prefix .. "revocable:" .. engine, id)
+  redis.call("ZREM", prefix .. "pausable:" .. engine, id)
+  redis.call("SREM", prefix .. "recalled:" .. engine, id)
+  recount(engine)
 end
 
 for _, engine in ipairs(all_engines) do
@@ -85,7 +66,12 @@ for _, engine in ipairs(all_engines) do
   end
   local expired = redis.call("ZRANGEBYSCORE", running_key(engine), "-inf", now, "LIMIT", 0, ARGV[2] - #reaped)
   for _, id in ipairs(expired) do
-    abandon(id, engine)
+    local entry = read(request_key(id))
+    if entry.state then
+      abandon(id, engine, entry)
+    else
+      vacate(id, engine)
+    end
     reaped[#reaped + 1] = id
   end
 end

@@ -343,7 +343,7 @@ class Gate:
                 replica=self._replica,
                 queue_length_max=self._settings.queue_length_max,
                 version=await self._ledger.policy_version(),
-                running=lease is not None,
+                enters="queued" if lease is None else "running",
             )
             if request not in self._leases and request not in self._waiting:
                 self._leave(known.entry)  # it ended while it was being entered again

@@ -4,7 +4,7 @@ The rules are those of quotas/lua/shared; so are the names.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from quotas.ledger import Entry
@@ -16,6 +16,8 @@ ALIVE_MS = 5_000
 SPARSE_REMEMBERED_MS = 600_000
 ENGINE_REMEMBERED_MS = 60_000
 UNREPORTED_TOKENS = 8
+RESERVE_SAVED_MS = 60_000
+PAUSE_APART_MS = 1_000
 UNIT = 1_000
 SPARSE_PART = 4
 WINDOW_FORMATS = {"minute": "%Y-%m-%d %H:%M", "day": "%Y-%m-%d", "month": "%Y-%m"}
@@ -36,12 +38,22 @@ class Request:
     output_tokens: int = 0
     prefill: int = 0
     kv: int = 0
-    is_revoked: bool = False
+    recalled: str = ""
+    pauses: int = 0
+    is_pausable: bool = False
+    resumed_ms: int | None = None
+    requeued_ms: int = 0
+    paused_ms: int = 0
 
     @property
     def is_running(self) -> bool:
         """Whether it holds a lease."""
         return self.deadline_ms is not None
+
+    @property
+    def to_read(self) -> int:
+        """Its prompt, and what it had written before a pause."""
+        return self.entry.input_tokens + (self.output_tokens if self.pauses else 0)
 
 
 @dataclass
@@ -58,6 +70,15 @@ class Flow:
 
 
 @dataclass
+class Reserve:
+    """What keeping slots of an engine may still cost, in hundredths of a slot times milliseconds."""
+
+    credit: int | None = None
+    withheld: int = 0
+    at_ms: int = 0
+
+
+@dataclass
 class Box:
     """The state of one box, and every script as a method."""
 
@@ -69,6 +90,7 @@ class Box:
     turn: int = 0
     lifted: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     sparse_seen: defaultdict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    reserves: defaultdict[str, Reserve] = field(default_factory=lambda: defaultdict(Reserve))
     used: defaultdict[tuple[str, str, str], int] = field(default_factory=lambda: defaultdict(int))
     alive: dict[str, int] = field(default_factory=dict)
     go: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -200,15 +222,7 @@ class Box:
         window, engine = self.windows[entry.engine], entry.engine
         running = [self.requests[other] for other in self.running(engine)]
         is_sparse = self._is_sparse(entry, window)
-        is_expected = window.is_reserve_standing or any(
-            at > self.now_ms - SPARSE_REMEMBERED_MS and self.flows[flow].spent < window.sparse_cost_max * UNIT
-            for flow, at in self.sparse_seen[engine].items()
-            if flow != entry.user
-        )
-        reserved = max(min(window.reserved_slots, window.slots - 1), 0)
-        if is_sparse:
-            reserved = 0 if len(self.holds(entry.user)) < reserved else min(reserved, 1)
-        kept = reserved if is_expected else 0
+        kept = self._kept(entry, window, is_sparse=is_sparse)
         left = window.slots - kept - sum(request.entry.answers for request in running)
         if left < 1 or (running and left < entry.answers):
             return "slots"
@@ -216,7 +230,7 @@ class Box:
             return None
         prefill = sum(request.prefill for request in running)
         prefill_max = window.prefill_tokens_max if prefill and not is_sparse else 0
-        if prefill_max and prefill + entry.input_tokens > prefill_max:
+        if prefill_max and prefill + self.requests[name].to_read > prefill_max:
             return "prefill"
         kv = sum(request.kv for request in running) + self._kv_need(self.requests[name], window)
         kv_max = window.kv_tokens if is_sparse else window.kv_tokens * 95 // 100
@@ -227,41 +241,107 @@ class Box:
     @staticmethod
     def _kv_need(request: Request, window: Window) -> int:
         half = window.answer_tokens // 2 * request.entry.answers
-        return request.entry.input_tokens + (
-            request.granted if window.books_whole_answers else min(half, request.granted)
-        )
+        if window.books_whole_answers:
+            return request.entry.input_tokens + request.granted
+        return max(request.to_read, min(request.to_read + half, request.entry.input_tokens + request.granted))
 
     def _start(self, name: str) -> None:
         request = self.requests[name]
         entry, window = request.entry, self.windows[request.entry.engine]
         request.deadline_ms = min(self.now_ms + LEASE_MS, self.alive[request.replica])
-        request.cost, request.prefill = entry.prompt_cost, entry.input_tokens
-        request.kv = self._kv_need(request, window)
+        request.prefill, request.kv = request.to_read, self._kv_need(request, window)
+        if request.pauses:
+            request.resumed_ms = self.now_ms
+            request.paused_ms += self.now_ms - request.requeued_ms
+        else:
+            request.cost = entry.prompt_cost
         self.dispatches += 1
         request.order = self.dispatches
         self.turn = max(self.turn, self.flows[entry.user].served[entry.engine])
-        self._charge(entry.user, entry.prompt_cost)
+        if not request.pauses:
+            self._charge(entry.user, entry.prompt_cost)
         self._rank(entry.user)
 
     def _drop(self, name: str) -> None:
+        if self.requests[name].pauses:
+            self._abandon(name)
+            return
         request = self.requests.pop(name)
         self._give_back(request, 0, never_ran=True)
         self._rank(request.entry.user)
         self._rest(request.entry.user)
 
-    def _revoke(self, engine: str) -> None:
+    def _recall(self, engine: str, guest: str) -> None:
         running = [(name, self.requests[name]) for name in self.running(engine)]
-        if any(request.is_revoked for _, request in running):
+        if any(request.recalled for _, request in running):
             return
         revocable = [(name, request) for name, request in running if request.entry.is_revocable]
+        pausable = [(name, request) for name, request in running if self._gives_way(request, guest)]
         if revocable:
             name, request = max(
                 revocable, key=lambda pair: (self.flows[pair[1].entry.user].served[engine], pair[1].order)
             )
-            request.is_revoked = True
+            request.recalled = "revoked"
             self.go[request.replica].append(f"revoke:{name}")
+        elif pausable:
+            arrivals = list(self.requests)
+            name, request = max(
+                pausable,
+                key=lambda pair: (
+                    self.flows[pair[1].entry.user].served[engine],
+                    -pair[1].entry.input_tokens - pair[1].output_tokens,
+                    arrivals.index(pair[0]),
+                ),
+            )
+            request.recalled = "paused"
+            self.go[request.replica].append(f"pause:{name}")
+
+    def _gives_way(self, request: Request, guest: str) -> bool:
+        flow, window = request.entry.user, self.windows[request.entry.engine]
+        is_sparse = self.flows[flow].spent < window.sparse_cost_max * UNIT
+        is_rested = request.resumed_ms is None or self.now_ms - request.resumed_ms >= PAUSE_APART_MS
+        holds_more = len(self.holds(flow)) > len(self.holds(guest)) + is_sparse
+        return request.is_pausable and flow != guest and is_rested and holds_more
+
+    def _pausable(self, engine: str) -> int:
+        return sum(self.requests[name].is_pausable and not self.requests[name].recalled for name in self.running(engine))
+
+    def _kept(self, entry: Entry, window: Window, *, is_sparse: bool) -> int:
+        engine = entry.engine
+        reserved = max(min(window.reserved_slots, window.slots - 1), 0)
+        if is_sparse:
+            reserved = 0 if len(self.holds(entry.user)) < reserved else min(reserved, 1)
+        if window.is_reserve_standing or not reserved:
+            return reserved
+        if (self.reserves[engine].credit or 0) <= 0:
+            return 0
+        guests = sum(
+            at > self.now_ms - SPARSE_REMEMBERED_MS and self.flows[flow].spent < window.sparse_cost_max * UNIT
+            for flow, at in self.sparse_seen[engine].items()
+            if flow != entry.user
+        )
+        return max(min(reserved - self._pausable(engine), guests), 0)
+
+    def _settle_reserve(self, engine: str) -> None:
+        window, reserve = self.windows[engine], self.reserves[engine]
+        if window.is_reserve_standing:
+            return
+        growth = window.slots * window.reserve_percent_max
+        most = growth * RESERVE_SAVED_MS
+        if reserve.credit is None:
+            reserve.credit, reserve.at_ms = most, self.now_ms
+        credit = reserve.credit + (self.now_ms - reserve.at_ms) * (growth - 100 * reserve.withheld)
+        self.reserves[engine] = Reserve(min(credit, most), 0, self.now_ms)
+
+    def _withhold(self, name: str, gate: str) -> None:
+        entry = self.requests[name].entry
+        window = self.windows[entry.engine]
+        free = window.slots - sum(self.requests[other].entry.answers for other in self.running(entry.engine))
+        if gate == "slots" and not window.is_reserve_standing and free >= entry.answers:
+            self.reserves[entry.engine].withheld = free
 
     def _dispatch(self, engine: str, caller: str | None = None) -> None:
+        self._settle_reserve(engine)
         while ranking := self.ranking(engine):
             name = self.own_queue(engine, ranking[0])[0]
             request = self.requests[name]
@@ -271,19 +351,20 @@ class Box:
             gate = self.closed_gate(name)
             if gate is not None:
                 if self._is_sparse(request.entry, self.windows[engine]):
-                    self._revoke(engine)
+                    self._recall(engine, request.entry.user)
+                self._withhold(name, gate)
                 return
             self._start(name)
             if name != caller:
                 self.go[request.replica].append(f"run:{name}")
 
-    def _dispatch_after(self, engine: str, flow: str) -> None:
+    def _dispatch_after(self, engine: str, flow: str, caller: str | None = None) -> None:
         self._rank(flow)
         self._rest(flow)
-        self._dispatch(engine)
+        self._dispatch(engine, caller)
         for other in sorted(self.windows):
             if other != engine and other in self.flows[flow].ranked:
-                self._dispatch(other)
+                self._dispatch(other, caller)
 
     # The scripts.
 
@@ -328,6 +409,23 @@ class Box:
         self._give_back(request, tokens)
         self._dispatch_after(request.entry.engine, flow)
 
+    def requeue(self, name: str, engine: str, pause: int, output_tokens: int, cost: int) -> str:
+        """A request gives up its slot, to go on later."""
+        request = self.requests.get(name)
+        if request is None:
+            return "lost" if name in self.reaped else "missing"
+        if request.pauses < pause:
+            self.alive[request.replica] = self.now_ms + ALIVE_MS
+            before, flow = request.entry.engine, request.entry.user
+            spent = cost - request.cost
+            request.entry = replace(request.entry, engine=engine)
+            request.deadline_ms, request.recalled, request.is_pausable = None, "", False
+            request.pauses, request.requeued_ms = pause, self.now_ms
+            request.output_tokens, request.cost, request.prefill, request.kv = output_tokens, cost, 0, 0
+            self._charge(flow, spent)
+            self._dispatch_after(before, flow, name)
+        return "running" if request.is_running else "queued"
+
     def cancel(self, name: str) -> None:
         """A client leaves before its turn, or in the moment of its turn."""
         request = self.requests.get(name)
@@ -336,6 +434,10 @@ class Box:
         if not request.is_running:
             self._drop(name)
             self._dispatch(request.entry.engine)
+            return
+        if request.pauses:
+            self._abandon(name)
+            self._dispatch_after(request.entry.engine, request.entry.user)
             return
         self.requests.pop(name)
         self._charge(request.entry.user, -request.cost)
@@ -357,10 +459,12 @@ class Box:
                 grown[request.entry.user] += cost - request.cost
                 request.kv = max(request.kv, request.entry.input_tokens + output_tokens)
                 request.output_tokens, request.cost = output_tokens, cost
+                if first_token_ms >= 0 and request.pauses < request.entry.pauses_max and not request.recalled:
+                    request.is_pausable = True
                 if first_token_ms >= 0 and request.prefill:
                     request.prefill = 0
                     moved.add(request.entry.engine)
-                facts.append((name, "revoked" if request.is_revoked else "running"))
+                facts.append((name, request.recalled or "running"))
         for flow, cost in grown.items():
             self._charge(flow, cost)
         for engine in sorted(moved):
@@ -408,5 +512,5 @@ class Box:
     def _forget(self, engine: str) -> None:
         """Nobody speaks of it any more."""
         del self.windows[engine]
-        for memory in (self.lifted, self.sparse_seen):
+        for memory in (self.lifted, self.sparse_seen, self.reserves):
             memory.pop(engine, None)

@@ -252,7 +252,7 @@ async def test_a_stream_that_is_entered_again_is_counted_again(yard: Yard) -> No
     await yard.window(slots=1)
     entry = yard.entries[name]
     strict = Limits(tokens_per_day=5)
-    admission = await yard.ledger.enqueue(entry, strict, replica="one", queue_length_max=9, running=True)
+    admission = await yard.ledger.enqueue(entry, strict, replica="one", queue_length_max=9, enters="running")
     assert (admission.state, admission.granted) == ("running", 90)
     await yard.end(name)
     assert (await yard.ledger.budget("ann")).tokens_per_day == 60

@@ -38,9 +38,10 @@ async def test_without_guests_all_slots_are_lent(yard: Yard) -> None:
 
 
 async def test_slots_are_kept_while_a_guest_was_seen_lately(yard: Yard) -> None:
-    """After a guest came, a heavy flow leaves the reserve free; the next guest runs at once."""
+    """After guests came, a heavy flow leaves a slot for each; the next guests run at once, as many as are reserved."""
     await yard.window(slots=4, reserved_slots=2, sparse_cost_max=SPARSE_COST_MAX)
-    await _guest(yard)
+    for guest in range(3):
+        await _guest(yard, f"guest{guest}")
     names = [await yard.ask("hog", prompt=DEAR) for _ in range(6)]
     assert await yard.running() == names[:2]
     guests = [await yard.ask(f"guest{number}") for number in range(3)]
@@ -84,7 +85,8 @@ async def test_a_reserve_never_closes_an_engine(redis: Redis, slots: int, reserv
     """However many slots are to be kept, one remains for those who are not sparse."""
     yard = Yard(redis)
     await yard.window(slots=slots, reserved_slots=reserved, sparse_cost_max=1, is_reserve_standing=is_standing)
-    await _guest(yard)
+    for guest in range(slots):
+        await _guest(yard, f"guest{guest}")
     for _ in range(slots + 1):
         await yard.ask("hog")
     assert len(await yard.running()) == max(slots - reserved, 1)

@@ -105,7 +105,7 @@ async def test_a_stream_that_outlived_redis_state_gets_its_lease_back(ledger: Le
     await redis.flushdb()
     assert await ledger.charge("one", [Progress("r0", 5, 10)]) == [("r0", "missing")]
     await ledger.dispatch("a", Window(slots=1))
-    await ledger.enqueue(entry("r0"), Limits(), replica="one", queue_length_max=10, running=True)
+    await ledger.enqueue(entry("r0"), Limits(), replica="one", queue_length_max=10, enters="running")
     waiting = await enter(ledger, "r1", replica="one")
     assert waiting.state == "queued"
     assert await ledger.load("a") == (1, 1)

@@ -31,6 +31,7 @@ windows = st.builds(
     sparse_cost_max=st.sampled_from([0, 40, 400]),
     books_whole_answers=st.booleans(),
     is_reserve_standing=st.booleans(),
+    reserve_percent_max=st.sampled_from([0, 1, 30, 100]),
 )
 limits = st.builds(
     Limits,
@@ -46,7 +47,8 @@ numbers = st.sampled_from(NUMBERS)
 replicas = st.sampled_from(REPLICAS)
 enqueues = st.tuples(
     *(st.just("enqueue"), numbers, limits, replicas, st.sampled_from([2, 9, 9])),
-    *(st.integers(0, 40), st.integers(0, 30), st.sampled_from([1, 1, 1, 2]), st.booleans(), st.booleans()),
+    *(st.integers(0, 40), st.integers(0, 30), st.sampled_from([1, 1, 1, 2]), st.booleans(), st.sampled_from([0, 1, 2])),
+    st.booleans(),
 )
 charges = st.tuples(
     *(st.just("charge"), replicas),
@@ -59,12 +61,18 @@ STEPS = {
     "window": st.tuples(st.just("window"), st.sampled_from(ENGINES), windows),
     "finish": st.tuples(st.just("finish"), numbers, st.integers(0, 80), st.booleans()),
     "cancel": st.tuples(st.just("cancel"), numbers, st.booleans()),
+    "requeue": st.tuples(
+        *(st.just("requeue"), numbers, st.integers(0, 3), st.integers(0, 50), st.booleans(), st.booleans())
+    ),
     "pass": st.tuples(st.just("pass"), st.sampled_from([1, 400, 2_000, LEASE_MS - 1, LEASE_MS, 45_000, 50_000_000])),
     # Replicas reap every second; those that do not report meanwhile are dead.
     "wait": st.tuples(st.just("wait"), st.integers(1, 7)),
 }
 # Entering comes up often, so that queues and leases exist for the other steps to act on.
-OFTEN = ("enqueue",) * 10 + ("charge",) * 3 + ("finish",) * 3 + ("cancel",) * 2 + ("window", "pass", "wait")
+OFTEN = (
+    *(("enqueue",) * 10 + ("charge",) * 4 + ("finish",) * 3 + ("requeue",) * 3 + ("cancel",) * 2),
+    *("window", "pass", "wait"),
+)
 steps = st.sampled_from(OFTEN).flatmap(STEPS.__getitem__)
 
 
@@ -106,6 +114,8 @@ class Pair:
                     await ledger.cancel(name)
             case ("charge", *drawn):
                 await self._charge(*drawn)
+            case ("requeue", *drawn):
+                await self._requeue(*drawn)
             case ("pass", duration_ms):
                 reference.now_ms += duration_ms
                 ledger.now_ms = reference.now_ms
@@ -116,9 +126,30 @@ class Pair:
             case _:
                 raise AssertionError(step)
 
+    async def _requeue(self, number: int, pause: int, tokens: int, moves: bool, is_lost: bool) -> None:
+        """Mostly one that was told to; also one that nobody asked, one that is gone, and one that moves."""
+        requests = self.reference.requests
+        asked = [name for name, request in requests.items() if request.recalled == "paused"]
+        running = [name for name, request in requests.items() if request.is_running]
+        names = asked or running if pause else [*running, "gone"]
+        if not names:
+            return
+        name = names[number % len(names)]
+        known = requests.get(name)
+        engine = known.entry.engine if known else "a"
+        if moves:
+            engine = ENGINES[engine == "a"]
+            if engine not in self.reference.windows:
+                await self.take(("window", engine, Window(slots=1)))
+        which = (known.pauses if known else 0) + 1
+        for _ in range(1 + is_lost):
+            expected = self.reference.requeue(name, engine, which, tokens, 2 * tokens)
+            found = await self.ledger.requeue(name, engine, pause=which, output_tokens=tokens, cost=2 * tokens)
+            assert expected == found, (name, expected, found, self.reference.requests.get(name))
+
     async def _finish(self, number: int, tokens: int, is_lost: bool) -> None:
-        """Only requests that run are finished."""
-        running = [name for name, request in self.reference.requests.items() if request.is_running]
+        """Only requests that run, or are paused, are finished."""
+        running = [name for name, each in self.reference.requests.items() if each.is_running or each.pauses]
         if running:
             name = running[number % len(running)]
             engine = self.reference.requests[name].entry.engine
@@ -137,10 +168,10 @@ class Pair:
         for _ in range(1 + is_lost):
             expected = self.reference.charge(replica, progress)
             found = await self.ledger.charge(replica, [Progress(*row) for row in progress])
-            assert expected == found
+            assert expected == found, (name, expected, found, self.reference.requests.get(name))
 
     async def _enqueue(self, number: int, chosen: Limits, replica: str, length_max: int, *drawn: Any) -> None:
-        input_tokens, output_tokens, answers, is_revocable, is_lost = drawn
+        input_tokens, output_tokens, answers, is_revocable, pauses_max, is_lost = drawn
         unused = [other for other in NUMBERS if f"r{other}" not in self.reference.requests]
         if unused and not is_lost:
             number = unused[number % len(unused)]
@@ -161,6 +192,7 @@ class Pair:
             output_tokens_min=output_tokens // 2,
             answers=answers,
             is_revocable=is_revocable,
+            pauses_max=pauses_max,
         )
         for _ in range(1 + is_lost):
             expected = self.reference.enqueue(entry, chosen, replica, length_max)
@@ -180,6 +212,18 @@ class Pair:
             assert int(live.get("slots", 0)) == sum(lease.entry.answers for lease in leases.values())
             assert int(live.get("prefill", 0)) == sum(lease.prefill for lease in leases.values())
             assert int(live.get("kv", 0)) == sum(lease.kv for lease in leases.values())
+            reserve = reference.reserves[engine]
+            assert (reserve.credit or 0, reserve.withheld) == (
+                int(live.get("reserve_credit", 0)),
+                int(live.get("withheld", 0)),
+            )
+            pausable = {name for name, lease in leases.items() if lease.is_pausable and not lease.recalled}
+            assert pausable == set(await self.redis.zrange(f"{prefix}pausable:{engine}", 0, -1))
+        for name, request in reference.requests.items():
+            stored: Any = await self.redis.hgetall(f"{prefix}request:{name}")
+            assert stored["engine"] == request.entry.engine
+            assert int(stored.get("pauses", 0)) == request.pauses
+            assert int(stored.get("paused_ms", 0)) == request.paused_ms
         for flow in FLOWS:
             await self._check_flow(flow, prefix)
         for replica in REPLICAS:

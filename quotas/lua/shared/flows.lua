@@ -148,8 +148,10 @@ local function rest(flow)
   end
 end
 
-local function join_queue(id, engine, flow, is_revocable)
-  local number = redis.call("INCR", prefix .. "sequence")
+-- `number`: its place, for one that was there before.
+local function join_queue(id, engine, flow, is_revocable, number)
+  number = number or redis.call("INCR", prefix .. "sequence")
+  redis.call("HSET", request_key(id), "number", number)
   redis.call("ZADD", queue_key(engine), number, id)
   redis.call("ZADD", own_queue_key(engine, flow), number + (is_revocable and REVOCABLE_LATER or 0), id)
 end

@@ -8,27 +8,30 @@
 --   window:<engine>        hash    its gates (window.py), and what the outer loop made of them
 --   live:<engine>          hash    slots: how many are taken; prefill: prompt tokens without a first token yet; kv: tokens
 --                                  that hold memory; lifted: the counter of the last newcomer; token_us, first_ms,
---                                  answer_tokens: what answers took lately
+--                                  answer_tokens: what answers took lately; reserve_credit, withheld, reserve_ms: what
+--                                  keeping slots for others may still cost
 --   sequence               number  arrival order
 --   queue:<engine>         zset    request -> arrival number, of everybody
 --   own:<engine>:<flow>    zset    the same, of one flow; those that may be stopped come after those that may not
 --   ranking:<engine>       zset    flow -> served, of the flows that wait here and may run
 --   running:<engine>       zset    request -> deadline of its lease, ms
 --   revocable:<engine>     zset    request -> order of dispatch, of leases that may be taken away
---   revoked:<engine>       set     requests that were told to end
+--   pausable:<engine>      zset    request -> arrival number, of leases whose answer can go on later
+--   recalled:<engine>      set     requests that were told to give up their slot
 --   sparse:<engine>        zset    flow -> when it last came as a sparse flow, ms
 --   pins:<place>           hash    per slot inside an engine whose prompt it holds: <slot>:salt, :request, :order, :reads;
 --                                  loose:<request>: one that may land anywhere; run: the Redis that knows all this
 --   flow:<flow>            hash    served:<engine>, fresh:<engine>, spent, spent_turn, weight, in_flight_max, answer_tokens
 --   holds:<flow>           set     its running requests, on all engines
 --   budget:<flow>          hash    what was used in this minute, day and month
---   request:<id>           hash    the entry, its state (queued or running) and what was charged
+--   request:<id>           hash    the entry, its state (queued or running), what was charged, and how often and how long
+--                                  it was paused; one that was is queued with `pauses` above 0
 --   reaped:<id>            string  the lease was taken away; remembered for a while, so that its holder learns of it
 --   turn                   number  the highest counter that was ever dispatched, on any engine
 --   policy_version         string  changes with every change of a quota
 --   cache_key              string  makes the salts that keep prompt caches apart
 --   alive                  zset    replica -> until when it counts as alive, ms
---   go:<replica>           list    news for that replica: "run:<id>", "revoke:<id>"
+--   go:<replica>           list    news for that replica: "run:<id>", "revoke:<id>", "pause:<id>"
 --   reaped_ms              number  when leases were last looked at
 --   settled                stream  one event for every request that held a lease
 

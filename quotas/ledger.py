@@ -43,7 +43,6 @@ class Entry:
         output_tokens_min: a shorter one with which it is content, should the budget not afford more.
         answers: how many it asks for; each takes a slot.
         is_revocable: whether its lease may be taken away for somebody who waits.
-        pauses_max: how often its answer may be paused for somebody who waits, to go on later.
     """
 
     id: str
@@ -59,7 +58,6 @@ class Entry:
     output_tokens_min: int = 0
     answers: int = 1
     is_revocable: bool = False
-    pauses_max: int = 0
 
     def usage_fields(self) -> dict[str, str | int]:
         """What goes into the usage row."""
@@ -78,7 +76,6 @@ class Entry:
             *(part for pair in self.usage_fields().items() for part in pair),
             *("prompt_cost", self.prompt_cost, "answers", self.answers, "revocable", int(self.is_revocable)),
             *("output_tokens_max", self.output_tokens_max, "output_tokens_min", self.output_tokens_min),
-            *("pauses_max", self.pauses_max),
         ]
 
 
@@ -132,12 +129,14 @@ class Progress:
 
     Attributes:
         first_token_ms: -1 until there is one, and again from a pause on until there is another.
+        is_pausable: whether its answer could stop now, and go on later.
     """
 
     id: str
     output_tokens: int
     first_token_ms: int
     cost: int = 0
+    is_pausable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +200,11 @@ class Ledger:
 
     async def charge(self, replica: str, progress: Iterable[Progress]) -> list[tuple[str, Fact]]:
         """Report on all requests of a replica, and renew its leases."""
-        flat = [value for item in progress for value in (item.id, item.output_tokens, item.first_token_ms, item.cost)]
+        flat = [
+            value
+            for item in progress
+            for value in (item.id, item.output_tokens, item.first_token_ms, item.cost, int(item.is_pausable))
+        ]
         facts = cast("Sequence[str]", await self._run("charge", replica, *flat))
         return [(facts[at], cast("Fact", facts[at + 1])) for at in range(0, len(facts), 2)]
 

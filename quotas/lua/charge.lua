@@ -1,22 +1,24 @@
 -- A replica reports on all of its requests at once: it is alive, these stream, those wait.
 --   ARGV[2]  replica
 --   ARGV[3…] per request: id, output tokens so far, milliseconds from its arrival to the first token (-1: not yet, for one
---            that waits, and for one that goes on after a pause until it has written more), what it cost so far
+--            that waits, and for one that goes on after a pause until it has written more), what it cost so far, 1 if
+--            it could be paused now
 -- Totals, not differences, so that a report sent twice counts once. Renews leases.
 -- Returns {id, fact, …}, with the facts
 --   "running"  the lease is held; news to one that waits, should its message have been lost
 --   "revoked"  the lease is held and shall end: close the stream
---   "paused"   the lease is held and shall be given up: close the stream, and requeue it
+--   "paused"   the lease is held and shall be given up: close the stream, and requeue it. One that says that it cannot be
+--              paused, though it was told to, goes on
 --   "lost"     the lease was reaped: stop the stream
 --   "missing"  the ledger has never heard of it: Redis lost its state, enter it again
 
 stay_alive(ARGV[2])
 local facts, moved, costs = {}, {}, {}
-for position = 3, #ARGV, 4 do
+for position = 3, #ARGV, 5 do
   local id, output_tokens, first_token_ms = ARGV[position], tonumber(ARGV[position + 1]), ARGV[position + 2]
   local key = request_key(id)
   local entry = redis.call("HMGET", key, "state", "engine", "user", "input_tokens", "cost", "prefill", "recalled", "kv",
-    "pauses", "pauses_max", "number")
+    "number")
   local state, engine, flow = entry[1], entry[2], entry[3]
   if state == "running" then
     local cost = tonumber(ARGV[position + 3])
@@ -30,17 +32,25 @@ for position = 3, #ARGV, 4 do
     end
     if tonumber(first_token_ms) >= 0 then
       redis.call("HSET", key, "first_token_ms", first_token_ms)
-      if not entry[7] and (tonumber(entry[9]) or 0) < (tonumber(entry[10]) or 0) then
-        redis.call("ZADD", prefix .. "pausable:" .. engine, "NX", entry[11], id)
-      end
       if entry[6] ~= "0" then
         redis.call("HINCRBY", live_key(engine), "prefill", -tonumber(entry[6]))
         redis.call("HSET", key, "prefill", 0)
         moved[engine] = true
       end
     end
+    local fact = entry[7]
+    if ARGV[position + 4] ~= "1" then
+      redis.call("ZREM", prefix .. "pausable:" .. engine, id)
+      if fact == "paused" then
+        redis.call("HDEL", key, "recalled")
+        redis.call("SREM", prefix .. "recalled:" .. engine, id)
+        fact, moved[engine] = nil, true
+      end
+    elseif not fact and redis.call("ZADD", prefix .. "pausable:" .. engine, "NX", entry[9], id) == 1 then
+      moved[engine] = true
+    end
     facts[#facts + 1] = id
-    facts[#facts + 1] = entry[7] or "running"
+    facts[#facts + 1] = fact or "running"
   elseif not state then
     facts[#facts + 1] = id
     facts[#facts + 1] = redis.call("EXISTS", prefix .. "reaped:" .. id) == 1 and "lost" or "missing"

@@ -304,7 +304,9 @@ class Box:
         return request.is_pausable and flow != guest and is_rested and holds_more
 
     def _pausable(self, engine: str) -> int:
-        return sum(self.requests[name].is_pausable and not self.requests[name].recalled for name in self.running(engine))
+        return sum(
+            self.requests[name].is_pausable and not self.requests[name].recalled for name in self.running(engine)
+        )
 
     def _kept(self, entry: Entry, window: Window, *, is_sparse: bool) -> int:
         engine = entry.engine
@@ -444,13 +446,13 @@ class Box:
         self._give_back(request, 0, never_ran=True)
         self._dispatch_after(request.entry.engine, request.entry.user)
 
-    def charge(self, replica: str, progress: list[tuple[str, int, int, int]]) -> list[tuple[str, str]]:
-        """A replica reports (request, output tokens, first token, cost)."""
+    def charge(self, replica: str, progress: list[tuple[str, int, int, int, bool]]) -> list[tuple[str, str]]:
+        """A replica reports (request, output tokens, first token, cost, whether it could be paused)."""
         self.alive[replica] = self.now_ms + ALIVE_MS
         facts: list[tuple[str, str]] = []
         grown: defaultdict[str, int] = defaultdict(int)
         moved: set[str] = set()
-        for name, output_tokens, first_token_ms, cost in progress:
+        for name, output_tokens, first_token_ms, cost, is_pausable in progress:
             request = self.requests.get(name)
             if request is None:
                 facts.append((name, "lost" if name in self.reaped else "missing"))
@@ -459,8 +461,15 @@ class Box:
                 grown[request.entry.user] += cost - request.cost
                 request.kv = max(request.kv, request.entry.input_tokens + output_tokens)
                 request.output_tokens, request.cost = output_tokens, cost
-                if first_token_ms >= 0 and request.pauses < request.entry.pauses_max and not request.recalled:
-                    request.is_pausable = True
+                if is_pausable:
+                    if not request.is_pausable and not request.recalled:
+                        request.is_pausable = True
+                        moved.add(request.entry.engine)
+                elif request.recalled == "paused":
+                    request.recalled, request.is_pausable = "", False
+                    moved.add(request.entry.engine)
+                else:
+                    request.is_pausable = False
                 if first_token_ms >= 0 and request.prefill:
                     request.prefill = 0
                     moved.add(request.entry.engine)

@@ -47,12 +47,14 @@ numbers = st.sampled_from(NUMBERS)
 replicas = st.sampled_from(REPLICAS)
 enqueues = st.tuples(
     *(st.just("enqueue"), numbers, limits, replicas, st.sampled_from([2, 9, 9])),
-    *(st.integers(0, 40), st.integers(0, 30), st.sampled_from([1, 1, 1, 2]), st.booleans(), st.sampled_from([0, 1, 2])),
+    *(st.integers(0, 40), st.integers(0, 30), st.sampled_from([1, 1, 1, 2]), st.booleans()),
     st.booleans(),
 )
 charges = st.tuples(
     *(st.just("charge"), replicas),
-    st.dictionaries(numbers, st.tuples(st.integers(0, 50), st.integers(-1, 3)), min_size=1),
+    st.dictionaries(
+        numbers, st.tuples(st.integers(0, 50), st.integers(-1, 3), st.sampled_from([True, True, False])), min_size=1
+    ),
     st.booleans(),
 )
 STEPS = {
@@ -163,15 +165,15 @@ class Pair:
             for _ in range(1 + is_lost):
                 await self.ledger.finish(name, engine, event, cost=3 * tokens)
 
-    async def _charge(self, replica: str, chosen: dict[int, tuple[int, int]], is_lost: bool) -> None:
-        progress = [(f"r{number}", out, first, out * 2) for number, (out, first) in chosen.items()]
+    async def _charge(self, replica: str, chosen: dict[int, tuple[int, int, bool]], is_lost: bool) -> None:
+        progress = [(f"r{number}", out, first, out * 2, can) for number, (out, first, can) in chosen.items()]
         for _ in range(1 + is_lost):
             expected = self.reference.charge(replica, progress)
             found = await self.ledger.charge(replica, [Progress(*row) for row in progress])
             assert expected == found, (name, expected, found, self.reference.requests.get(name))
 
     async def _enqueue(self, number: int, chosen: Limits, replica: str, length_max: int, *drawn: Any) -> None:
-        input_tokens, output_tokens, answers, is_revocable, pauses_max, is_lost = drawn
+        input_tokens, output_tokens, answers, is_revocable, is_lost = drawn
         unused = [other for other in NUMBERS if f"r{other}" not in self.reference.requests]
         if unused and not is_lost:
             number = unused[number % len(unused)]
@@ -192,7 +194,6 @@ class Pair:
             output_tokens_min=output_tokens // 2,
             answers=answers,
             is_revocable=is_revocable,
-            pauses_max=pauses_max,
         )
         for _ in range(1 + is_lost):
             expected = self.reference.enqueue(entry, chosen, replica, length_max)

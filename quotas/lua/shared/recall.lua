@@ -3,8 +3,8 @@
 -- First a lease that may be ended: of the richest flow, the youngest. Else one whose answer can be paused and go on later:
 -- of the richest flow, the one that is cheapest to take up again, since all that it has read and written is read once more.
 -- Nobody is paused for somebody who holds as much; a flow that is sparse itself gives way only if it holds two more; nobody
--- is paused before the first token, more often than its replica said, or twice within a second. One at a time is told:
--- the next dispatch tells the next.
+-- is paused twice within a second. Which leases can be paused their replicas say (charge.lua). One at a time is told: the
+-- next dispatch tells the next.
 
 local PAUSE_APART_MS = 1000
 

@@ -48,6 +48,33 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     is_revocable: bool = False
 
 
+class Piece(Struct, frozen=True):
+    """What one event of a stream said: its text, and the ids of its tokens where the engine told them."""
+
+    text: str
+    ids: tuple[int, ...] = ()
+
+
+class Written(Struct, frozen=True):
+    """An answer so far, for an engine that is to go on with it.
+
+    Attributes:
+        tokens: how many there are, by the engine's events.
+    """
+
+    pieces: tuple[Piece, ...]
+    tokens: int
+
+    @property
+    def text(self) -> str:
+        """As the client has it."""
+        return "".join(piece.text for piece in self.pieces)
+
+    def without_ids(self) -> "Written":
+        """For an engine that may cut text into other tokens."""
+        return Written(tuple(Piece(piece.text) for piece in self.pieces), self.tokens)
+
+
 class ServedModel(Struct, frozen=True, kw_only=True):
     """A model as its engine lists it; `context_tokens` is None where the engine does not say."""
 

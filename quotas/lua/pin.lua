@@ -20,8 +20,9 @@ if redis.call("HGET", key, "run") ~= run then
 end
 redis.call("EXPIRE", key, REMEMBERED_S)
 
+-- One that is paused is in no slot.
 local function lives(id)
-  return id and redis.call("EXISTS", request_key(id)) == 1
+  return id and redis.call("HGET", request_key(id), "state") == "running"
 end
 
 local pins, fields, is_loose = {}, redis.call("HGETALL", key), false

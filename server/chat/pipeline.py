@@ -8,12 +8,10 @@ the generator that streams. A generator that is suspended in a `yield` when its 
 until it is collected; the stack is unwound at once, whatever happens.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from operator import itemgetter
-from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -25,38 +23,43 @@ from quotas.policy import Limits
 from server.accounts.access import Access
 from server.accounts.quotas import Quotas
 from server.chat.assembly import answer_object, assembled
-from server.chat.bounds import bounds_of, is_bound
+from server.chat.bounds import bounds_of
+from server.chat.interruption import Interruptions
 from server.chat.meter import Meter
 from server.chat.salts import Salts
+from server.chat.stream import (
+    STREAMED,
+    TAKEN,
+    Opened,
+    Stream,
+    blame,
+    complete,
+    fail,
+    for_engine,
+    heeding,
+    put_back,
+    taken,
+)
 from server.clock import Clock
-from server.engines.health import Breaker
+from server.engines.continuation import Record
 from server.engines.places import Load, Loader
 from server.engines.pool import Pool, Route
-from server.engines.protocol import Reply
+from server.engines.promises import Promises
+from server.engines.protocol import Resumes
 from server.errors import EngineFailed, EngineTimeout, NotAllowed, Unavailable, WirthforgeError
-from server.messages import ModelRequest, Principal, Surface
-from server.sharing.gate import Gate, QuotasChanged
-from server.sharing.lease import Asking, Lease, Taken, Tell
+from server.messages import ModelRequest, Principal
+from server.sharing.gate import Gate
+from server.sharing.lease import Asking, Lease, Tell
 from server.sharing.refusals import budget_headers
+from server.sharing.waiting import QuotasChanged
 
-STREAMED: frozenset[Surface] = frozenset({"chat.completions", "completions"})
 # How often quotas may change while one request enters.
 QUOTA_READS_MAX = 5
-# An engine may count more prompt tokens than we estimate: a template, a tokenizer for another language. Not more than
-# one a character, and so many for the template.
-CHARACTERS_PER_TOKEN = 4
-TEMPLATE_TOKENS_MAX = 4096
 INPUT_TOKENS_MAX = 1 << 31
-# Events that hold no token are counted until the engine reports; so much is forgiven.
-OVERSHOOT_TOKENS_MAX = 8
 # What a millisecond of loading a model costs whoever caused it, in service units; about a prompt token's time.
 COST_PER_LOAD_MS = 1
 # Other engines that are asked when one fails before it answers.
 RETRIES_MAX = 1
-TAKEN: dict[Taken, tuple[str, str]] = {
-    "lost": ("lease_lost", "The server lost the slot of this answer while it was cut off from Redis."),
-    "revoked": ("revoked", "This request could be stopped, and somebody needed its slot. Try again later."),
-}
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +90,7 @@ class Pipeline:
         quotas: Quotas,
         access: Access,
         residency: Loader,
+        promises: Promises,
         salts: Salts,
         clock: Clock,
         cost: Callable[[str], Cost],
@@ -98,6 +102,7 @@ class Pipeline:
         self._access = access
         self._salts = salts
         self._residency = residency
+        self._interruptions = Interruptions(pool=pool, gate=gate, residency=residency, salts=salts, promises=promises)
         # Many may have waited for one load; it is charged once.
         self._charged_load: Load | None = None
         self._cost = cost
@@ -115,31 +120,33 @@ class Pipeline:
         Raises:
             WirthforgeError: any fault before the answer begins. Later ones end the stream (see `_forward`).
         """
-        begun = await self._begun(request, identify, stack, tell)
-        route, lease, reply = begun.route, begun.lease, begun.reply
+        stream = await self._begun(request, identify, stack, tell)
+        route, lease = stream.route, stream.lease
         headers = {
             "x-wirthforge-engine": route.engine.name,
             "x-wirthforge-queue-ms": str(lease.queue_ms),
             **budget_headers(lease.limits, lease.admission.budget),
         }
         try:
-            lease.on_taken = partial(_give_up, reply, lease)
+            lease.on_taken = partial(self._interruptions.interrupt, stream, stack)
             if request.surface not in STREAMED:
-                body = await _whole(begun)
+                body = await _whole(stream)
                 return Answer(headers, body=body)
-            stream = _forward(begun, Meter(shows_usage=request.wants_usage or not request.is_stream))
+            events = self._interruptions.forward(stream, stack)
             if request.is_stream:
-                return Answer(headers, stream=stream)
-            return Answer(headers, body=await assembled(stream))
+                return Answer(headers, stream=events)
+            body = await assembled(events)
+            pauses = {"x-wirthforge-pauses": str(lease.pauses), "x-wirthforge-paused-ms": str(lease.paused_ms)}
+            return Answer(headers | (pauses if lease.pauses else {}), body=body)
         except WirthforgeError as error:
-            _fail(lease)
-            if lease.taken is not None:
-                raise _taken(lease.taken) from error
+            fail(lease)
+            if lease.taken in TAKEN:
+                raise taken(lease.taken) from error
             raise
 
     async def _begun(
         self, request: ModelRequest, identify: Identify, stack: AsyncExitStack, tell: Tell | None
-    ) -> "_Begun":
+    ) -> Stream:
         """An engine that has begun to answer. One that fails before that is left for another, once."""
         failed: set[str] = set()
         flow = str((await self._allowed(request, identify)).id)
@@ -147,6 +154,10 @@ class Pipeline:
         cost = self._cost(request.model)
         while True:
             route = await self._route(request.model, failed)
+            held: list[Lease] = []
+            # Unwound last, and without effect if the request has settled: whoever still holds the lease then was
+            # cancelled.
+            stack.callback(self._interruptions.leave, held)
             attempt = await stack.enter_async_context(AsyncExitStack())
             # Before the gate, so that nobody holds a slot while a model is loaded.
             load = await attempt.enter_async_context(
@@ -156,42 +167,49 @@ class Pipeline:
             if load is not None and load.caused_by == flow and load is not self._charged_load:
                 self._charged_load = load
                 lease.load_cost = load.took_ms * COST_PER_LOAD_MS
-            # Unwound last, and without effect if the request has settled: whoever still holds the lease here was
-            # cancelled.
-            attempt.callback(lease.settle, "cancelled")
+            held.append(lease)
+            record = self._interruptions.record(request, route.engine)
             breaker = None
             try:
                 route = self._pool.renewed(route)
                 breaker = attempt.enter_context(self._pool.using(route.engine))
-                reply, chunks = await _heeding(lease, self._opened(request, route, lease, attempt))
+                reply, chunks = await heeding(lease, self._opened(request, route, lease, attempt, record))
             except WirthforgeError as error:
                 if breaker is not None:
-                    _blame(error, breaker, lease)
+                    blame(error, breaker, lease)
                 failed.add(route.engine.name)
                 if lease.taken is not None or not self._may_retry(error, request.model, failed):
-                    _fail(lease)
-                    if lease.taken is not None:
-                        raise _taken(lease.taken) from error
+                    fail(lease)
+                    if lease.taken in TAKEN:
+                        raise taken(lease.taken) from error
                     raise
                 log.warning("engine failed before it answered, another is asked", engine=route.engine.name)
                 await self._gate.withdraw(lease)
                 # What the first engine was used for ends now.
                 await attempt.aclose()
             else:
-                return _Begun(route, lease, reply, chunks, breaker)
+                meter = Meter(shows_usage=request.wants_usage or not request.is_stream)
+                stream = Stream(request, route, lease, attempt, reply, chunks, breaker, record, meter)
+                lease.can_go_on = stream.can_go_on
+                return stream
 
-    async def _opened(self, request: ModelRequest, route: Route, lease: Lease, stack: AsyncExitStack) -> "_Opened":
+    async def _opened(
+        self, request: ModelRequest, route: Route, lease: Lease, stack: AsyncExitStack, record: Record | None
+    ) -> Opened:
         """The engine's answer, begun, which may take minutes.
 
         Some engines say that all is well before they have read the prompt: a stream has begun when it brings something.
         """
         salt = await self._salts.of(lease.entry.user, request.model)
-        reply = await route.engine.open(request.surface, _for_engine(request, lease), str(request.id), salt)
+        body = for_engine(request, lease)
+        if record is not None and isinstance(route.engine, Resumes):
+            body = route.engine.traced(body)
+        reply = await route.engine.open(request.surface, body, str(request.id), salt)
         stack.callback(reply.close)
         if request.surface not in STREAMED:
             return reply, None
         chunks = reply.chunks()
-        return reply, _put_back(await anext(chunks, b""), chunks)
+        return reply, put_back(await anext(chunks, b""), chunks)
 
     async def _route(self, model: str, failed: Collection[str]) -> Route:
         """Of the engines that serve the model the one with the least expected wait."""
@@ -257,141 +275,18 @@ class Pipeline:
         )
 
 
-class _Begun(Struct, frozen=True):
-    """An answer under way: who gives it, the lease that it runs under, and who is told whether the engine is well."""
-
-    route: Route
-    lease: Lease
-    reply: Reply
-    chunks: AsyncIterator[bytes] | None
-    breaker: Breaker
-
-
-# An answer, and its stream if it is one.
-_Opened = tuple[Reply, AsyncIterator[bytes] | None]
-
-
-async def _put_back(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk
-
-
-def _blame(error: WirthforgeError, breaker: Breaker, lease: Lease) -> None:
-    """Count a fault of the engine's own, unless we hung up."""
-    if lease.taken is None and isinstance(error, (EngineFailed, EngineTimeout)):
-        breaker.fail()
-
-
-def _for_engine(request: ModelRequest, lease: Lease) -> dict[str, object]:
-    """The body as the engine gets it: streamed (see assembly.py), with usage, and no longer than may be charged."""
-    if request.surface not in STREAMED:
-        return {name: value for name, value in request.body.items() if name != "stream"}
-    options = request.body.get("stream_options") or {}
-    body = request.body | {"stream": True, "stream_options": options | {"include_usage": True}}
-    if is_bound(lease.limits):
-        name = "max_completion_tokens" if request.body.get("max_completion_tokens") is not None else "max_tokens"
-        body[name] = lease.admission.granted // request.answers
-    return body
-
-
-async def _heeding(lease: Lease, begin: Coroutine[Any, Any, _Opened]) -> _Opened:
-    """What `begin` gives, unless the lease is taken away meanwhile."""
-    task = asyncio.current_task()
-    assert task is not None
-    lease.on_taken = task.cancel
-    if lease.taken is not None:
-        task.cancel()
-    try:
-        return await begin
-    except asyncio.CancelledError:
-        if lease.taken is None or task.uncancel():
-            raise  # the client left
-        raise _taken(lease.taken) from None
-
-
-def _taken(reason: Taken) -> Unavailable:
-    code, sentence = TAKEN[reason]
-    return Unavailable(sentence, code=code, retry_after_s=1)
-
-
-def _give_up(reply: Reply, lease: Lease) -> None:
-    """End now, also where the client takes nothing and nobody reads the engine's stream."""
-    reply.close()
-    _fail(lease)
-
-
-def _fail(lease: Lease) -> None:
-    lease.settle("revoked" if lease.taken == "revoked" else "failed")
-
-
-async def _forward(begun: _Begun, meter: Meter) -> AsyncIterator[bytes]:
-    """Bytes for the client. The lease settles when the engine is done, not when the client has taken everything.
-
-    Raises:
-        WirthforgeError: the stream broke; what was forwarded so far is whole events.
-    """
-    lease = begun.lease
-    try:
-        assert begun.chunks is not None, "it is a stream"
-        async for chunk in begun.chunks:
-            events = meter.feed(chunk)
-            lease.output_tokens = meter.output_tokens
-            if meter.has_first_token and lease.first_token_ms < 0:
-                lease.see_first_token()
-                begun.reply.expect_tokens()
-                begun.breaker.succeed()
-            if meter.is_complete:
-                _complete(lease, meter)
-            if events:
-                yield events
-            if (fault := meter.fault or _overrun(lease, meter)) is not None:
-                raise fault
-            if meter.is_complete:
-                return  # whether the engine hangs up or not
-        rest = meter.end()
-        _complete(lease, meter)
-        if rest:
-            yield rest
-    except WirthforgeError as error:
-        _blame(error, begun.breaker, lease)
-        _fail(lease)
-        if lease.taken is not None:
-            raise _taken(lease.taken) from error
-        raise
-
-
-def _overrun(lease: Lease, meter: Meter) -> EngineFailed | None:
-    """What is wrong where an engine writes more than it was told to, and than may be charged; claims do not count."""
-    is_within = meter.events <= lease.admission.granted + OVERSHOOT_TOKENS_MAX
-    if is_within or meter.is_complete or not is_bound(lease.limits):
-        return None
-    return EngineFailed(
-        f"Engine {lease.entry.engine} went on beyond the length it was asked for.", code="engine_overran"
-    )
-
-
-def _complete(lease: Lease, meter: Meter) -> None:
-    if meter.input_tokens is not None:
-        most = lease.entry.input_tokens * CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS_MAX
-        lease.input_tokens = min(meter.input_tokens, most)
-        lease.cached_tokens = min(meter.cached_tokens, lease.input_tokens)
-    lease.output_tokens = meter.output_tokens
-    lease.settle("completed")
-
-
-async def _whole(begun: _Begun) -> bytes:
+async def _whole(stream: Stream) -> bytes:
     """An answer in one piece, with its usage counted."""
-    lease = begun.lease
+    lease = stream.lease
     try:
-        body = await begun.reply.read()
+        body = await stream.reply.read()
         message = answer_object(body, lease.entry.engine)
     except WirthforgeError as error:
-        _blame(error, begun.breaker, lease)
+        stream.blame(error)
         raise
-    begun.breaker.succeed()
+    stream.breaker.succeed()
     meter = Meter(shows_usage=True)
     if isinstance(usage := message.get("usage"), dict):
         meter.see_usage(usage)
-    _complete(lease, meter)
+    complete(lease, meter)
     return body

@@ -3,6 +3,9 @@
 - *stops*: its answer ends when its client goes. Seen on its own page of metrics (requests running); where it has none,
   nobody knows.
 - *counts*: a stream ends with usage, as was asked for. Otherwise every event counts as a token.
+- *continues*: an answer that was cut off goes on where it was, with nothing said twice and nothing left out: two greedy
+  answers, cut at a third and at two thirds, must say what the whole one says. Some templates begin a new answer, and
+  some engines repeat what they were given.
 - *isolates*: of two people who send the same prompt, the second finds nothing of it in a cache, although the first, who
   sends it again, does. A pair, because an engine without a cache, or one that does not tell, proves nothing.
 
@@ -18,9 +21,11 @@ import structlog
 from msgspec import Struct
 
 from server.clock import Clock
+from server.engines.continuation import Record
 from server.engines.metrics import read_running
-from server.engines.protocol import Engine
+from server.engines.protocol import Engine, Resumes
 from server.errors import WirthforgeError
+from server.messages import Surface, Written
 
 WORDS = 300
 LONG_TOKENS = 2048
@@ -28,6 +33,9 @@ SHORT_TOKENS = 4
 STOPS_MS_MAX = 2_000
 LOOK_EVERY_MS = 50
 TEST_MS_MAX = 120_000
+CUT_SURFACE: Surface = "chat.completions"
+CUT_PROMPT = "Tell me in some sentences what the sea is like."
+CUT_TOKENS, CUT_PIECES_MIN, CUT_CHARACTERS = 24, 2, 8
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +48,7 @@ class Conformance(Struct, frozen=True, kw_only=True):
     stops: Verdict = "unknown"
     counts: Verdict = "unknown"
     isolates: Verdict = "unknown"
+    continues: Verdict = "unknown"
     stopped_after_ms: int | None = None
     error: str | None = None
 
@@ -54,12 +63,13 @@ async def examine(engine: Engine, model: str, nonce: str, clock: Clock) -> Confo
     try:
         async with asyncio.timeout(TEST_MS_MAX / 1000):
             counts, isolates = await test.caches()
+            continues = await test.continuing()
             stops, after_ms = await test.stopping()
     except (WirthforgeError, TimeoutError) as error:
         reason = error.message if isinstance(error, WirthforgeError) else "It took too long."
         log.warning("engine could not be tested", engine=engine.name, reason=reason)
         return Conformance(error=reason)
-    return Conformance(stops=stops, counts=counts, isolates=isolates, stopped_after_ms=after_ms)
+    return Conformance(stops=stops, counts=counts, isolates=isolates, continues=continues, stopped_after_ms=after_ms)
 
 
 class _Test:
@@ -83,6 +93,43 @@ class _Test:
             return counts, "unknown"
         # A template's first words are everybody's.
         return counts, "no" if _cached(other) > own // 2 else "yes"
+
+    async def continuing(self) -> Verdict:
+        """Whether it goes on with an answer where that was cut off."""
+        engine, surface = self._engine, CUT_SURFACE
+        if not isinstance(engine, Resumes) or surface not in engine.continues:
+            return "no"
+        body = _body(self._model, f"{self._nonce} {CUT_PROMPT}", CUT_TOKENS) | {"temperature": 0}
+        whole = await self._cut(engine, body, None)
+        cuts = [len(whole.pieces) // 3, len(whole.pieces) * 2 // 3]
+        if cuts[0] < CUT_PIECES_MIN:
+            return "unknown"
+        matches = 0
+        for cut in cuts:
+            begun = Written(whole.pieces[:cut], cut)
+            rest = whole.text[len(begun.text) :]
+            try:
+                found = (await self._cut(engine, body, begun)).text
+            except WirthforgeError as error:
+                log.info("engine does not go on", engine=engine.name, reason=error.message)
+                return "no"
+            matches += found[:CUT_CHARACTERS] == rest[:CUT_CHARACTERS]
+        # Cut into other tokens an answer may differ sooner or later, once.
+        return "yes" if matches else "no"
+
+    async def _cut(self, engine: Resumes, body: dict[str, Any], begun: Written | None) -> Written:
+        """The whole answer, or what comes after its beginning."""
+        self._asked += 1
+        request, salt, record = f"{self._nonce}-{self._asked}", f"{self._nonce}-one", Record()
+        if begun is None:
+            reply = await self._engine.open(CUT_SURFACE, engine.traced(body), request, salt)
+        else:
+            reply, _ = await engine.resume(CUT_SURFACE, body, begun, request, salt)
+        try:
+            record.keep(await reply.read())
+        finally:
+            reply.close()
+        return record.written(0)
 
     async def stopping(self) -> tuple[Verdict, int | None]:
         """Whether it stops when its client goes, and after how long."""
@@ -113,15 +160,9 @@ class _Test:
         return None if page is None else read_running(page)
 
     async def _open(self, prompt: str, person: str, tokens: int) -> Any:  # noqa: ANN401 (a Reply)
-        body = {
-            "model": self._model,
-            "messages": [{"role": "user", "content": prompt}],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "max_tokens": tokens,
-        }
         self._asked += 1
         salt = f"{self._nonce}-{person}"
+        body = _body(self._model, prompt, tokens)
         return await self._engine.open("chat.completions", body, f"{self._nonce}-{self._asked}", salt)
 
     async def _usage(self, prompt: str, person: str) -> dict[str, Any] | None:
@@ -140,6 +181,16 @@ class _Test:
                 if isinstance(event, dict) and isinstance(event.get("usage"), dict):
                     found = event["usage"]
         return found
+
+
+def _body(model: str, prompt: str, tokens: int) -> dict[str, Any]:
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": prompt}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": tokens,
+    }
 
 
 def _cached(usage: dict[str, Any]) -> int:

@@ -13,8 +13,9 @@ import structlog
 from server.engines.addresses import CheckedResolver
 from server.engines.isolation import OWNERS, Isolation, Pins, keeps_apart
 from server.engines.metrics import read_pressure
+from server.engines.resumption import COMPLETIONS, SURFACES, TRACES, resumed, traced
 from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound, Unavailable, WirthforgeError
-from server.messages import Pressure, ServedModel, Surface
+from server.messages import Pressure, ServedModel, Surface, Written
 
 ROUTES: dict[Surface, str] = {
     "chat.completions": "/chat/completions",
@@ -267,6 +268,42 @@ class OpenAICompatible:
             reply.close()
             raise
         return reply
+
+    @property
+    def continues(self) -> frozenset[Surface]:
+        """Where it should be able to go on with an answer."""
+        return SURFACES.get(self._dialect, COMPLETIONS)
+
+    def traced(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The body with which it tells ids; see `Resumes`."""
+        return traced(self._dialect, body)
+
+    def untraced(self, events: bytes) -> bytes:
+        """Events without what `traced` asked for."""
+        traces = TRACES.get(self._dialect)
+        return events if traces is None else traces.sub(b"", events)
+
+    async def resume(
+        self, surface: Surface, body: dict[str, Any], written: Written, request_id: str, salt: str
+    ) -> tuple["OpenAIReply", int]:
+        """Go on with an answer; see `Resumes`."""
+        rest = await resumed(self._dialect, surface, body, written, self._ask)
+        return await self.open(rest.surface, rest.body, request_id, salt), rest.written
+
+    async def _ask(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """POST to a route outside of /v1, for the object that comes back."""
+        url = self.base_url.removesuffix("/v1") + route
+        try:
+            timeout = aiohttp.ClientTimeout(total=PROBE_MS_MAX / 1000)
+            async with self._http().post(url, json=body, timeout=timeout, allow_redirects=False) as response:
+                if response.status != HTTPStatus.OK:
+                    raise EngineFailed(f"Engine {self.name} answers {response.status} at {route}.")
+                answer = msgspec.json.decode(await _beginning(response, ANSWER_BYTES_MAX))
+        except (aiohttp.ClientError, TimeoutError, OSError, *UNREADABLE) as error:
+            raise EngineFailed(f"Engine {self.name} cannot be asked at {route}.") from error
+        if not isinstance(answer, dict):
+            raise EngineFailed(f"Engine {self.name} answers with no object at {route}.")
+        return answer
 
     async def _fault(self, response: aiohttp.ClientResponse) -> WirthforgeError:
         """Translate a refusal. The engine's own sentence is passed on only where it blames the request."""

@@ -6,9 +6,9 @@ prompt.
 """
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from server.messages import Pressure, ServedModel, Surface
+from server.messages import Pressure, ServedModel, Surface, Written
 
 
 class Reply(Protocol):
@@ -95,4 +95,31 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """An engine that may be able to go on with an answer that was cut off (server/engines/continuation.py)."""
+
+    @property
+    def continues(self) -> frozenset[Surface]:
+        """Surfaces on which it should be able to; whether it is, the conformance test finds out."""
+        ...
+
+    def traced(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The body with which it also tells the ids of tokens, if it can."""
+        ...
+
+    def untraced(self, events: bytes) -> bytes:
+        """Whole events without what `traced` asked for."""
+        ...
+
+    async def resume(
+        self, surface: Surface, body: dict[str, Any], written: Written, request_id: str, salt: str
+    ) -> tuple[Reply, int]:
+        """Like `open`, for the rest of an answer; gives also how many tokens of its prompt are the answer so far.
+
+        The reply is a stream of chats or completions, whichever this engine needs for it. Raises like `open`.
+        """
         ...

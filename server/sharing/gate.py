@@ -6,10 +6,7 @@ Five loops serve all requests of this replica:
     report   every REPORT_MS charges all streams at once, which renews their leases, and learns what went wrong
     hasten   reports a first token at once where others wait for it: prompts that are read go one after the other
     tend     takes back the leases of dead replicas, and tells Redis the windows again, should it have lost them
-    settle   carries ends and cancellations to Redis, in order, and again after Redis was away
-
-Ends go through a queue in memory, so that ending a request never waits and never fails: it happens in the middle of
-cancellations, where an `await` might not be reached.
+    carry    carries ends and cancellations to Redis (ends.py)
 
 Redis away: whoever wants in waits for `redis_grace_ms`, then gets a 503. Running streams go on. When Redis is back
 their leases are renewed (reap.lua gives every lease one more life after a pause), or entered again if Redis lost its
@@ -21,17 +18,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 import structlog
-from redis.exceptions import DataError, RedisError
+from redis.exceptions import RedisError
 
-from quotas.ledger import Admission, Entry, Fact, Ledger, Progress
+from quotas.ledger import Admission, Entry, Fact, Ledger, Progress, Requeued
 from quotas.window import Window
 from server.clock import Clock
 from server.errors import Unavailable, WirthforgeError
 from server.messages import Pressure
 from server.settings import Settings
+from server.sharing.ends import Ends
 from server.sharing.lease import Asking, Lease, Outcome
 from server.sharing.outlook import Outlook
 from server.sharing.refusals import budget_headers, refusal
+from server.sharing.waiting import QuotasChanged, Waiting, heed_cancellation
 from server.telemetry import (
     FIRST_TOKEN_SECONDS,
     GATE_QUEUE_SECONDS,
@@ -49,40 +48,8 @@ RETRY_MS = 250
 # How often a waiting request is told where it stands, and how soon for the first time.
 TELL_MS = 1_000
 TELL_FIRST_MS = 250
-# While Redis is away everybody who gives up adds one. What is not carried is harmless: the reaper finds it.
-LEAVES_MAX = 10_000
 
 log = structlog.get_logger(__name__)
-
-
-def _heed_cancellation() -> None:
-    """Raise a cancellation that an await swallowed: before Python 3.12 asyncio.wait_for does, and redis-py uses it."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
-class QuotasChanged(Exception):
-    """The limits that a request came with are not those in force."""
-
-
-class _Waiting:
-    """A request in the queue; `turn` is set when it may run, or why it may not after all."""
-
-    def __init__(self, asking: Asking) -> None:
-        self.entry = asking.entry
-        self.limits = asking.limits
-        # Until then the ledger may not have heard of it.
-        self.has_entered = False
-        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def wake(self) -> None:
-        if not self.turn.done():
-            self.turn.set_result(None)
-
-    def turn_away(self, error: WirthforgeError) -> None:
-        if not self.turn.done():
-            self.turn.set_exception(error)
 
 
 class Gate:
@@ -99,15 +66,15 @@ class Gate:
         self._replica = replica
         self._clock = clock
         self._settings = settings
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._leases: dict[str, Lease] = {}
         self._windows: dict[str, Window] = {}
         self._pressures: dict[str, Pressure] = {}
         # Engines for which somebody waited when Redis was last asked, on any replica.
         self._crowded: set[str] = set()
         self._first_tokens: asyncio.Queue[Lease] = asyncio.Queue()
-        # Bounded: by the leases of this replica, since nobody is admitted while Redis is away, and by LEAVES_MAX.
-        self._ends: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._ends = Ends()
+        self._lingering: set[asyncio.Task[None]] = set()
 
     def set_window(self, engine: str, window: Window) -> None:
         """Let `engine` run so much at a time, from the next round on."""
@@ -146,6 +113,73 @@ class Gate:
             self._leave(lease.entry)
             raise
 
+    async def requeue(self, lease: Lease, engine: str) -> None:
+        """Give up the slot and wait for another, to go on with the answer.
+
+        Cancel the call to give up; then the lease has to be settled as ever.
+
+        Args:
+            engine: where it goes on.
+
+        Raises:
+            Unavailable: the wait was too long, Redis is away, or it has reaped the lease.
+        """
+        request = lease.entry.id
+        self._leases.pop(request, None)
+        pause = lease.step_aside(engine)
+        waiting = self._waiting[request] = Waiting(lease)
+        try:
+            state = await self._requeued(lease, pause)
+            heed_cancellation()
+            if state == "missing":
+                admission = await self._enter_again(waiting)
+                state = "running" if admission.state == "running" else "queued"
+            if state == "lost":
+                raise Unavailable("The server lost the slot of this answer.", code="lease_lost", retry_after_s=1)
+            waiting.has_entered = True
+            if state != "running":
+                async with asyncio.timeout(self._settings.queue_wait_ms_max / 1000):
+                    await waiting.turn
+        except TimeoutError:
+            raise Unavailable(
+                "This answer was paused, and no slot became free in time.", code="pause_timeout", retry_after_s=30
+            ) from None
+        finally:
+            del self._waiting[request]
+        lease.step_in()
+        self._leases[request] = lease
+
+    async def _requeued(self, lease: Lease, pause: int) -> Requeued:
+        deadline_ms = self._clock.monotonic_ms() + self._settings.redis_grace_ms
+        while True:
+            try:
+                return await self._ledger.requeue(
+                    lease.entry.id,
+                    lease.entry.engine,
+                    pause=pause,
+                    output_tokens=lease.output_tokens,
+                    cost=lease.cost,
+                )
+            except (RedisError, OSError) as error:
+                if self._clock.monotonic_ms() >= deadline_ms:
+                    raise Unavailable(
+                        "The server is cut off from Redis. Try again.", code="queue_unavailable", retry_after_s=5
+                    ) from error
+                await self._clock.sleep_ms(RETRY_MS)
+
+    def linger(self, lease: Lease, duration_ms: int) -> None:
+        """Its client left, and the engine goes on all the same: the slot is not free until then."""
+        task = asyncio.create_task(self._clock.sleep_ms(duration_ms))
+        self._lingering.add(task)
+        task.add_done_callback(self._lingering.discard)
+        task.add_done_callback(lambda _: lease.settle("cancelled"))
+
+    def clear(self, engine: str) -> None:
+        """The engine takes no more requests: what runs there and could go on elsewhere does."""
+        for lease in list(self._leases.values()):
+            if lease.entry.engine == engine:
+                lease.take_away("moved")
+
     def feel(self, engine: str, pressure: Pressure) -> None:
         """Let what `engine` says of itself trim its slots, in the next round."""
         self._pressures[engine] = pressure
@@ -161,10 +195,10 @@ class Gate:
             Unavailable: the queue is full, the wait was too long, or Redis is away.
         """
         entry, entered_ms = asking.entry, self._clock.monotonic_ms()
-        waiting = self._waiting[entry.id] = _Waiting(asking)
+        waiting = self._waiting[entry.id] = Waiting(asking)
         try:
             admission = await self._enter(asking)
-            _heed_cancellation()
+            heed_cancellation()
             if admission.state == "queued":
                 waiting.has_entered = True
                 await self._wait(waiting, asking, budget_headers(asking.limits, admission.budget))
@@ -226,14 +260,14 @@ class Gate:
         REFUSALS.labels(asking.entry.engine, admission.state).inc()
         raise refusal(admission, asking.limits, room_in_ms=room_in_ms)
 
-    async def _wait(self, waiting: _Waiting, asking: Asking, headers: Mapping[str, str]) -> None:
+    async def _wait(self, waiting: Waiting, asking: Asking, headers: Mapping[str, str]) -> None:
         """Until it is this one's turn. Raises TimeoutError after `queue_wait_ms_max`."""
         pause_ms, entry = TELL_FIRST_MS, asking.entry
         # The first estimate, and when it was made.
         told: tuple[int, int] | None = None
         async with asyncio.timeout(self._settings.queue_wait_ms_max / 1000):
             while not (await asyncio.wait([waiting.turn], timeout=pause_ms / 1000))[0]:
-                _heed_cancellation()
+                heed_cancellation()
                 pause_ms = TELL_MS
                 with suppress(RedisError, OSError):
                     standing = await self._outlook.standing(entry.id, entry.user)
@@ -253,8 +287,7 @@ class Gate:
             self._first_tokens.put_nowait(lease)
 
     def _leave(self, entry: Entry) -> None:
-        if self._ends.qsize() < LEAVES_MAX:
-            self._ends.put_nowait(lambda: self._ledger.cancel(entry.id))
+        self._ends.add_leave(lambda: self._ledger.cancel(entry.id))
 
     def _settle(self, lease: Lease, outcome: Outcome) -> None:
         event, cost = lease.event(outcome), lease.cost
@@ -264,30 +297,23 @@ class Gate:
         TOKENS.labels(lease.entry.engine, "output").inc(lease.output_tokens)
         if lease.first_token_ms >= 0:
             FIRST_TOKEN_SECONDS.labels(lease.entry.engine).observe(lease.first_token_ms / 1000)
-        self._ends.put_nowait(lambda: self._ledger.finish(lease.entry.id, lease.entry.engine, event, cost=cost))
+        self._ends.add(lambda: self._ledger.finish(lease.entry.id, lease.entry.engine, event, cost=cost))
 
     async def run(self) -> None:
         """Serve until cancelled; then carry the last ends to Redis, within `shutdown_grace_ms`."""
         try:
             async with asyncio.TaskGroup() as loops:
-                for loop in (self._listen, self._report, self._hasten, self._tend, self._carry_end):
-                    loops.create_task(self._forever(loop), name=f"gate{loop.__name__}")
+                for loop in (self._listen, self._report, self._hasten, self._tend, self._ends.carry):
+                    loops.create_task(self._forever(loop), name=f"gate.{loop.__name__}")
         finally:
-            await self._carry_last_ends()
-
-    async def _carry_last_ends(self) -> None:
-        try:
-            async with asyncio.timeout(self._settings.shutdown_grace_ms / 1000):
-                while not self._ends.empty():
-                    await self._carry_end()
-        except (RedisError, OSError, TimeoutError) as error:
-            # The leases run out by themselves; the reaper of another replica, or of the next start, settles them.
-            log.error("ends not carried to redis", count=self._ends.qsize(), error=type(error).__name__)
+            for task in self._lingering:
+                task.cancel()
+            await self._ends.carry_rest(self._settings.shutdown_grace_ms)
 
     async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
         is_away = False
         while True:
-            _heed_cancellation()
+            heed_cancellation()
             try:
                 await step()
             except (RedisError, OSError) as error:
@@ -306,9 +332,11 @@ class Gate:
                 self._waiting[request].wake()
             case ("run", request) if request not in self._leases:
                 # Its client left, and Redis heard of that before it heard of the request, or forgot it.
-                self._ends.put_nowait(lambda: self._ledger.cancel(request))
+                self._ends.add(lambda: self._ledger.cancel(request))
             case ("revoke", request) if request in self._leases:
                 self._leases[request].take_away("revoked")
+            case ("pause", request) if request in self._leases:
+                self._leases[request].take_away("paused")
             case _:
                 pass
 
@@ -332,25 +360,32 @@ class Gate:
         lease, waiting = self._leases.get(request), self._waiting.get(request)
         if fact == "running" and waiting is not None:
             waiting.wake()
+        elif fact == "paused" and lease is not None:
+            lease.take_away("paused")
         elif fact in {"lost", "revoked"} and lease is not None:
             log.warning("lease taken away", request_id=request, reason=fact)
             lease.take_away("lost" if fact == "lost" else "revoked")
         elif (known := lease or waiting) is not None and fact in {"lost", "missing"}:
             # Redis has lost its state, or it was this one's turn while the replica was cut off.
-            admission = await self._ledger.enqueue(
-                known.entry,
-                known.limits,
-                replica=self._replica,
-                queue_length_max=self._settings.queue_length_max,
-                version=await self._ledger.policy_version(),
-                enters="queued" if lease is None else "running",
-            )
+            admission = await self._enter_again(known)
             if request not in self._leases and request not in self._waiting:
                 self._leave(known.entry)  # it ended while it was being entered again
             elif waiting is not None and admission.state == "running":
                 waiting.wake()
             elif waiting is not None and admission.state != "queued":
                 waiting.turn_away(refusal(admission, known.limits))
+
+    async def _enter_again(self, known: Waiting | Lease) -> Admission:
+        lease = known if isinstance(known, Lease) else known.lease
+        return await self._ledger.enqueue(
+            known.entry,
+            known.limits,
+            replica=self._replica,
+            queue_length_max=self._settings.queue_length_max,
+            version=await self._ledger.policy_version(),
+            enters="queued" if lease is None else "paused" if lease is not known else "running",
+            output_tokens=0 if lease is None else lease.output_tokens,
+        )
 
     async def _tend(self) -> None:
         for engine, window in list(self._windows.items()):  # another may come while Redis answers
@@ -364,15 +399,3 @@ class Gate:
             LEASES_REAPED.inc(len(reaped))
             log.warning("leases reaped", count=len(reaped))
         await self._clock.sleep_ms(TEND_MS)
-
-    async def _carry_end(self) -> None:
-        end = await self._ends.get()
-        try:
-            await end()
-        except DataError:
-            # It can never be written; the lease runs out by itself.
-            log.exception("an end was lost")
-        except BaseException:
-            # Back in the queue, also when cancelled: the order of ends means nothing, since each names its request.
-            self._ends.put_nowait(end)
-            raise

@@ -1,7 +1,7 @@
 """A lease: one running slot, owned by the request that was admitted; and what that request came with."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from quotas.cost import Cost
@@ -12,7 +12,10 @@ from server.clock import Clock
 
 Outcome = Literal["completed", "cancelled", "failed", "revoked"]
 # Lost: the ledger gave the slot away, since nobody renewed the lease. Revoked: somebody who waits needs the slot.
-Taken = Literal["lost", "revoked"]
+# Paused: the same, and the answer goes on later. Moved: its engine ends, and the answer goes on elsewhere.
+Taken = Literal["lost", "revoked", "paused", "moved"]
+# So often one answer may be interrupted.
+PAUSES_MAX = 8
 
 
 # Told where a waiting request stands, and the headers that its answer will have.
@@ -44,7 +47,10 @@ class Lease:
 
     Attributes:
         admission: what the ledger said when the request entered.
-        taken: why the lease was taken away, if it was; then its request has to end.
+        taken: why the lease was taken away, if it was; then its request has to end, or to wait for another slot.
+        pauses, paused_ms: how often it was, and how long that took.
+        can_go_on: whether the answer could be cut now, and go on later.
+        has_token: whether there was one since it began, or went on.
     """
 
     def __init__(
@@ -70,6 +76,11 @@ class Lease:
         self.on_taken: Callable[[], object] | None = None
         # For a model that had to be loaded for it.
         self.load_cost = 0
+        self.pauses = 0
+        self.paused_ms = 0
+        self.can_go_on: Callable[[], bool] = lambda: False
+        self.has_token = False
+        self._stepped_ms = 0
         self._cost = asking.cost
         self._clock = clock
         self._entered_ms = entered_ms
@@ -90,20 +101,41 @@ class Lease:
     @property
     def progress(self) -> Progress:
         """What the ledger is told while the request runs."""
-        return Progress(self.entry.id, self.output_tokens, self.first_token_ms, self.cost)
+        first_token_ms = self.first_token_ms if self.has_token else -1
+        return Progress(self.entry.id, self.output_tokens, first_token_ms, self.cost, self.is_pausable)
+
+    @property
+    def is_pausable(self) -> bool:
+        """Whether the answer may be interrupted now."""
+        return self.has_token and self.pauses < PAUSES_MAX and self.can_go_on()
 
     def see_first_token(self) -> None:
-        """Note when the first token came."""
-        if self.first_token_ms < 0:
-            self.first_token_ms = self.elapsed_ms
+        """Note when the first token came; after a pause, the first new one."""
+        if not self.has_token:
+            self.has_token = True
+            if self.first_token_ms < 0:
+                self.first_token_ms = self.elapsed_ms
             self._on_first_token(self)
 
     def take_away(self, reason: Taken) -> None:
-        """The slot goes to somebody else."""
-        if self.taken is None:
+        """The slot goes to somebody else. What cannot be interrupted is not, and the next report says so."""
+        if self.taken is None and (reason in {"lost", "revoked"} or self.is_pausable):
             self.taken = reason
             if self.on_taken is not None:
                 self.on_taken()
+
+    def step_aside(self, engine: str) -> int:
+        """It gives up its slot, to go on with `engine` later; returns which pause that is."""
+        self.pauses += 1
+        self.has_token = False
+        self._stepped_ms = self._clock.monotonic_ms()
+        self.entry = replace(self.entry, engine=engine)
+        return self.pauses
+
+    def step_in(self) -> None:
+        """It has a slot again."""
+        self.paused_ms += self._clock.monotonic_ms() - self._stepped_ms
+        self.taken = self.on_taken = None
 
     def settle(self, outcome: Outcome) -> None:
         """End the lease; does not wait, cannot fail, and counts once."""
@@ -129,4 +161,6 @@ class Lease:
             "queue_ms": self.queue_ms,
             "first_token_ms": self.first_token_ms,
             "total_ms": self.elapsed_ms,
+            "pauses": self.pauses,
+            "paused_ms": self.paused_ms,
         }

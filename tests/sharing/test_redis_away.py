@@ -225,14 +225,14 @@ async def test_what_waits_for_redis_has_a_bound(
     own_redis: EmbeddedRedis, own_ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many give up while Redis is away, few of their cancellations are kept."""
-    monkeypatch.setattr("server.sharing.gate.LEAVES_MAX", 5)
+    monkeypatch.setattr("server.sharing.ends.LEAVES_MAX", 5)
     clock = SystemClock()
     outlook = Outlook(own_ledger, clock)
     gate = Gate(own_ledger, outlook, replica="one", clock=clock, settings=Settings(redis_grace_ms=1))
     await own_redis.stop()
     results = await asyncio.gather(*(gate.admit(asking()) for _ in range(50)), return_exceptions=True)
     assert all(isinstance(result, Unavailable) for result in results)
-    assert gate._ends.qsize() == 5
+    assert gate._ends._ends.qsize() == 5
     assert not gate._waiting
 
 

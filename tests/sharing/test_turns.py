@@ -11,7 +11,8 @@ from quotas.policy import Limits
 from quotas.window import Window
 from server.errors import InvalidRequest, TooMany
 from server.settings import Settings
-from server.sharing.gate import Gate, QuotasChanged
+from server.sharing.gate import Gate
+from server.sharing.waiting import QuotasChanged
 from server.sharing.lease import Lease
 from tests.sharing.replicas import ENGINE, House, VirtualHouse, asking, entry, house_of, virtual_house_of
 

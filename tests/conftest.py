@@ -30,7 +30,7 @@ from server.embedded.redis import Redis as EmbeddedRedis
 from server.engines.openai_compatible import OpenAICompatible
 from server.settings import Settings
 from tests.boxes import Box, serve_box
-from tests.stand_ins import openai_engine
+from tests.stand_ins import openai_engine, wanderer
 
 EXTERNAL_REDIS_DATABASE_FIRST = 8
 SILENCE_MS_MAX = 3_000
@@ -196,6 +196,20 @@ async def slow_llama(short_dir: Path) -> AsyncIterator[Llama]:
     running = await _llama(short_dir, name="slow", layers=24, slots=2)
     yield running
     await running.stop()
+
+
+@pytest.fixture(scope="session")
+async def wandering(short_dir: Path) -> AsyncIterator[Llama]:
+    """llama.cpp with a model whose every token depends on all before it."""
+    data_dir = short_dir / "wanderer"
+    data_dir.mkdir()
+    wanderer.build(data_dir / "model.gguf")
+    llama = Llama(
+        data_dir / "model.gguf", name="w", slots=2, context_tokens=512, data_dir=data_dir, clock=SystemClock()
+    )
+    await llama.start()
+    yield llama
+    await llama.stop()
 
 
 def adapter(llama: Llama, *, name: str) -> OpenAICompatible:

@@ -33,7 +33,6 @@ SHORT_TOKENS = 4
 STOPS_MS_MAX = 2_000
 LOOK_EVERY_MS = 50
 TEST_MS_MAX = 120_000
-CUT_SURFACE: Surface = "chat.completions"
 CUT_PROMPT = "Tell me in some sentences what the sea is like."
 CUT_TOKENS, CUT_PIECES_MIN, CUT_CHARACTERS = 24, 2, 8
 
@@ -96,10 +95,12 @@ class _Test:
 
     async def continuing(self) -> Verdict:
         """Whether it goes on with an answer where that was cut off."""
-        engine, surface = self._engine, CUT_SURFACE
-        if not isinstance(engine, Resumes) or surface not in engine.continues:
+        engine, prompt = self._engine, f"{self._nonce} {CUT_PROMPT}"
+        if not isinstance(engine, Resumes) or not engine.continues:
             return "no"
-        body = _body(self._model, f"{self._nonce} {CUT_PROMPT}", CUT_TOKENS) | {"temperature": 0}
+        body = _body(self._model, prompt, CUT_TOKENS) | {"temperature": 0}
+        if "chat.completions" not in engine.continues:
+            body = {name: value for name, value in body.items() if name != "messages"} | {"prompt": prompt}
         whole = await self._cut(engine, body, None)
         cuts = [len(whole.pieces) // 3, len(whole.pieces) * 2 // 3]
         if cuts[0] < CUT_PIECES_MIN:
@@ -121,10 +122,11 @@ class _Test:
         """The whole answer, or what comes after its beginning."""
         self._asked += 1
         request, salt, record = f"{self._nonce}-{self._asked}", f"{self._nonce}-one", Record()
+        surface: Surface = "chat.completions" if "messages" in body else "completions"
         if begun is None:
-            reply = await self._engine.open(CUT_SURFACE, engine.traced(body), request, salt)
+            reply = await self._engine.open(surface, engine.traced(body), request, salt)
         else:
-            reply, _ = await engine.resume(CUT_SURFACE, body, begun, request, salt)
+            reply, _ = await engine.resume(surface, body, begun, request, salt)
         try:
             record.keep(await reply.read())
         finally:

@@ -108,7 +108,7 @@ def _completion(body: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _llama_answer(written: Written, ask: Ask) -> list[int]:
-    """An event tells one id, and may hold the text of several: a letter in bytes, or what might have been a stop string."""
+    """An event tells one id and may hold the text of several: of a letter in bytes, of what might have been a stop."""
     told = [token for piece in written.pieces for token in piece.ids]
     if all(piece.ids for piece in written.pieces) and await _llama_text(told, ask) == written.text:
         return told

@@ -1,37 +1,20 @@
 """Answers that are cut and go on, on a real llama.cpp: nothing is lost, nothing comes twice, nothing differs."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from server.chat.meter import Meter
-from server.clock import SystemClock
 from server.embedded.llama import Llama
 from server.engines.continuation import Record, Splice
 from server.engines.openai_compatible import OpenAICompatible
 from server.messages import Surface, Written
-from tests.stand_ins import wanderer
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "the box"}]}
 TEXT: dict[str, Any] = {"prompt": "the light is"}
 TOKENS = 24
-
-
-@pytest.fixture(scope="session")
-async def wandering(short_dir: Path) -> AsyncIterator[Llama]:
-    """llama.cpp with a model whose every token depends on all before it."""
-    data_dir = short_dir / "wanderer"
-    data_dir.mkdir()
-    wanderer.build(data_dir / "model.gguf")
-    llama = Llama(
-        data_dir / "model.gguf", name="w", slots=2, context_tokens=512, data_dir=data_dir, clock=SystemClock()
-    )
-    await llama.start()
-    yield llama
-    await llama.stop()
 
 
 @pytest.fixture

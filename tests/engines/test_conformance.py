@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from server.clock import SystemClock
+from server.embedded.llama import Llama
 from server.engines import conformance
 from server.engines.conformance import Conformance, examine
 from server.engines.openai_compatible import OpenAICompatible
@@ -107,3 +108,58 @@ async def test_one_that_fails() -> None:
         return web.Response(status=500)
 
     assert "failed with status 500" in str((await found(Order(behaviour=refuse))).error)
+
+
+class Continuing:
+    """An engine that goes on with the beginning of an answer, or misunderstands it in one of several ways."""
+
+    ANSWER = ("The ", "sea ", "is ", "wide ", "and ", "old ", "and ", "never ", "still ", "for ", "long ", ".")
+
+    def __init__(self, way: str) -> None:
+        self._way = way
+        self.begun: list[str] = []
+
+    async def __call__(self, _order: Order, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        """A behaviour of the stand-in."""
+        last = body["messages"][-1]
+        said = last["content"] if last["role"] == "assistant" else ""
+        if said:
+            self.begun.append(said)
+            assert body["continue_final_message"] is True
+            assert body["add_generation_prompt"] is False
+            if self._way == "refuses":
+                return web.json_response({"error": {"message": "The last message must be the user's."}}, status=400)
+        pieces = self.ANSWER[len(said.split()) :]
+        match self._way if said else "":
+            case "greets":
+                pieces = ("Hello! ", "What ", "can ", "I ", "do ", "for ", "you?")
+            case "echoes":
+                pieces = (said, *pieces)
+            case "repeats":
+                pieces = (said.split()[-1] + " ", *pieces)
+        response = await event_stream(request)
+        for piece in pieces:
+            await response.write(event({"content": piece}))
+        await response.write(usage_event({"prompt_tokens": 9, "completion_tokens": len(pieces)}))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+@pytest.mark.parametrize(
+    ("way", "verdict"), [("goes on", "yes"), ("greets", "no"), ("echoes", "no"), ("repeats", "no"), ("refuses", "no")]
+)
+async def test_whether_an_engine_goes_on_with_an_answer(way: str, verdict: str) -> None:
+    """A new greeting, the same words again, a refusal: each means that it does not."""
+    behaviour = Continuing(way)
+    assert (await found(Order(behaviour=behaviour))).continues == verdict
+    assert behaviour.begun[0] == "The sea is wide "
+
+
+async def test_whether_a_real_one_does(wandering: Llama) -> None:
+    """llama.cpp does, by the ids of its tokens."""
+    engine = OpenAICompatible(
+        wandering.base_url, kind="llama-server", slots=2, silence_ms_max=60_000, api_key=wandering.api_key
+    )
+    result = await examine(engine, "w", "nonce", SystemClock())
+    await engine.close()
+    assert (result.continues, result.error) == ("yes", None)

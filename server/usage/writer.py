@@ -127,7 +127,8 @@ def _upsert() -> Insert:
     """Write a row; one that is there already gives way only if it was abandoned and the new one was not."""
     statement = insert(Usage)
     new = statement.excluded
-    measured = ("outcome", "input_tokens", "output_tokens", "queue_ms", "first_token_ms", "total_ms")
+    tokens, times = ("input_tokens", "output_tokens"), ("queue_ms", "first_token_ms", "total_ms", "paused_ms")
+    measured = ("outcome", *tokens, *times, "pauses")
     return statement.on_conflict_do_update(
         index_elements=[Usage.request_id],
         set_={name: new[name] for name in measured},
@@ -156,6 +157,9 @@ def _row(fields: Mapping[str, str]) -> dict[str, object]:
         "queue_ms": _number(fields["queue_ms"]),
         "first_token_ms": None if first_token_ms < 0 else first_token_ms,
         "total_ms": _number(fields["total_ms"]),
+        # Events of before there were pauses do not tell them.
+        "pauses": _number(fields.get("pauses", "0")),
+        "paused_ms": _number(fields.get("paused_ms", "0")),
         "outcome": fields["outcome"],
         "started_at": datetime.fromtimestamp(int(fields["started_at_ms"]) / 1000, UTC),
     }

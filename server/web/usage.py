@@ -12,7 +12,11 @@ from server.usage.report import UsageReport
 
 
 class UsageRow(Struct):
-    """One request that was served; milliseconds count from its arrival."""
+    """One request that was served; milliseconds count from its arrival.
+
+    Attributes:
+        pauses, paused_ms: how often the answer was interrupted for somebody else, and for how long in all.
+    """
 
     request_id: UUID
     model: str
@@ -22,6 +26,8 @@ class UsageRow(Struct):
     queue_ms: int
     first_token_ms: int | None
     total_ms: int
+    pauses: int
+    paused_ms: int
     outcome: str
     started_at: datetime
 
@@ -41,6 +47,8 @@ async def own_usage(
             queue_ms=row.queue_ms,
             first_token_ms=row.first_token_ms,
             total_ms=row.total_ms,
+            pauses=row.pauses,
+            paused_ms=row.paused_ms,
             outcome=row.outcome,
             started_at=row.started_at,
         )

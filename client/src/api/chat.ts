@@ -8,7 +8,8 @@
  *
  * A request that has to wait gets its stream early, with a comment about every
  * second (`: queue ahead=2 wait_s=14`) until it is its turn
- * (`: queue done`).
+ * (`: queue done`). An answer may be interrupted: `: paused …` about every second
+ * says so, `: resumed pauses=1 paused_ms=1840` that it goes on.
  */
 import { reportStatus } from './client'
 import { asProblem, isRecord, messageOf, Problem, problemOf } from './errors'
@@ -22,6 +23,8 @@ export interface ChatMessage {
 export type ChatEvent =
   | { type: 'queue'; ahead: number; waitSeconds: number | null }
   | { type: 'turn' }
+  | { type: 'paused'; why: string }
+  | { type: 'resumed'; pauses: number; pausedMs: number }
   | { type: 'delta'; text: string; thinking: string }
   | { type: 'finish'; reason: string }
   | { type: 'usage'; input: number; output: number }
@@ -38,7 +41,7 @@ export async function* streamChat(request: ChatRequest): AsyncGenerator<ChatEven
   try {
     for await (const { kind, text } of readEvents(body)) {
       if (kind === 'event' && text === '[DONE]') return
-      for (const event of kind === 'event' ? eventsOf(text) : queueOf(text)) {
+      for (const event of kind === 'event' ? eventsOf(text) : commentOf(text)) {
         whole ||= event.type === 'finish'
         yield event
       }
@@ -74,11 +77,16 @@ async function open({ model, messages, signal }: ChatRequest) {
 }
 
 /** The place in the queue that a comment tells; other comments only keep the line open. */
-function queueOf(comment: string): ChatEvent[] {
+function commentOf(comment: string): ChatEvent[] {
   const [word, ...fields] = comment.trim().split(/\s+/)
+  if (word === 'paused') return [{ type: 'paused', why: fields.join(' ') }]
+  const told = new Map(fields.map((field) => field.split('=', 2) as [string, string]))
+  if (word === 'resumed') {
+    const [pauses, pausedMs] = [wholeOf(told.get('pauses')), wholeOf(told.get('paused_ms'))]
+    return pauses === null || pausedMs === null ? [] : [{ type: 'resumed', pauses, pausedMs }]
+  }
   if (word !== 'queue') return []
   if (fields[0] === 'done') return [{ type: 'turn' }]
-  const told = new Map(fields.map((field) => field.split('=', 2) as [string, string]))
   const ahead = wholeOf(told.get('ahead'))
   if (ahead === null) return []
   return [{ type: 'queue', ahead, waitSeconds: wholeOf(told.get('wait_s')) }]

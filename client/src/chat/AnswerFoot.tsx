@@ -34,7 +34,7 @@ export function AnswerFoot({ answer, onRetry }: Props) {
 }
 
 export function facts(answer: Answer): string[] {
-  const { state, model, tokens, totalMs, firstTokenMs, cutShort } = answer
+  const { state, model, tokens, totalMs, firstTokenMs, cutShort, pauses } = answer
   return [
     state === 'stopped' && 'stopped',
     cutShort && 'reached its length limit',
@@ -42,5 +42,6 @@ export function facts(answer: Answer): string[] {
     tokens !== null && counted(tokens.output, 'token'),
     totalMs !== null && duration(totalMs),
     firstTokenMs !== null && `first token after ${duration(firstTokenMs)}`,
+    pauses.count > 0 && `paused ${counted(pauses.count, 'time')} for ${duration(pauses.ms)}`,
   ].filter((fact) => fact !== false)
 }

@@ -42,6 +42,11 @@ function AnswerView({ answer, onRetry }: { answer: Answer; onRetry: Props['onRet
       <div data-testid="answer" hidden={answer.text === ''}>
         <Markdown text={answer.text} growing={!over} />
       </div>
+      {answer.paused !== null && !over && (
+        <p className={classes.waiting} role="status" data-testid="paused">
+          Paused: {answer.paused}
+        </p>
+      )}
       {answer.problem !== null && <AnswerProblem problem={answer.problem} onRetry={onRetry} />}
       {over && <AnswerFoot answer={answer} onRetry={answer.problem === null ? onRetry : null} />}
     </div>

@@ -22,6 +22,10 @@ export interface Answer {
   startedAt: number
   /** Where it stood in the queue when the server last told; null if it never had to wait. */
   turn: Turn | null
+  /** Why it does not grow just now; null while it does. */
+  paused: string | null
+  /** How often it was paused, and for how long in all. */
+  pauses: { count: number; ms: number }
   firstTokenMs: number | null
   totalMs: number | null
   tokens: { input: number; output: number } | null
@@ -89,6 +93,8 @@ function fresh(model: string, at: number): Answer {
     thinking: '',
     startedAt: at,
     turn: null,
+    paused: null,
+    pauses: { count: 0, ms: 0 },
     firstTokenMs: null,
     totalMs: null,
     tokens: null,
@@ -105,6 +111,10 @@ function grow(answer: Answer, event: ChatEvent, at: number): Answer {
     }
     case 'turn':
       return { ...answer, turn: null }
+    case 'paused':
+      return { ...answer, paused: event.why }
+    case 'resumed':
+      return { ...answer, paused: null, pauses: { count: event.pauses, ms: event.pausedMs } }
     case 'delta':
       return {
         ...answer,

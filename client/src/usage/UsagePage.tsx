@@ -91,7 +91,12 @@ function UsageTable({ rows }: { rows: UsageRow[] }) {
               <Table.Td className={classes.number}>
                 {row.first_token_ms === null ? '–' : duration(row.first_token_ms)}
               </Table.Td>
-              <Table.Td className={classes.number}>{duration(row.total_ms)}</Table.Td>
+              <Table.Td
+                className={classes.number}
+                title={row.pauses > 0 ? `paused ${counted(row.pauses, 'time')} for ${duration(row.paused_ms)}` : undefined}
+              >
+                {duration(row.total_ms)}
+              </Table.Td>
               <Table.Td>
                 <Outcome of={row.outcome} />
               </Table.Td>

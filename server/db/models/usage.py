@@ -13,7 +13,8 @@ class Usage(Base):
     """One row for every request that held a lease, whatever ended it.
 
     No foreign keys: the row outlives the person and the key. Durations count from the request's arrival at the gate;
-    `first_token_ms` is NULL where no first token was seen (not streamed, or ended before).
+    `first_token_ms` is NULL where no first token was seen (not streamed, or ended before). `pauses` is how often the
+    answer gave up its slot and went on later, `paused_ms` how long that took.
     Outcomes: completed, cancelled (the client left), failed (the engine), revoked (somebody light
     needed the slot), abandoned (the server died).
     """
@@ -31,6 +32,8 @@ class Usage(Base):
     queue_ms: Mapped[int]
     first_token_ms: Mapped[int | None]
     total_ms: Mapped[int]
+    pauses: Mapped[int] = mapped_column(server_default="0")
+    paused_ms: Mapped[int] = mapped_column(server_default="0")
     outcome: Mapped[str]
     started_at: Mapped[datetime]
 

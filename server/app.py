@@ -115,6 +115,7 @@ def window_from(settings: Settings, engine: Engine, spec: EngineSpec | None = No
         reserved_slots=found.reserved_slots.value,
         prefill_chunk_tokens=found.prefill_tokens.value or 0,
         kv_tokens=found.kv_tokens.value or 0,
+        reserve_percent_max=settings.reserve_percent_max,
         books_whole_answers=engine.books_whole_answers,
     )
 
@@ -221,6 +222,7 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
             quotas=quotas,
             access=access,
             residency=fleet.residency,
+            promises=promises,
             salts=salts,
             clock=clock,
             cost=lambda model: costs.get(model) or store.cost(model) or Cost(),
@@ -307,6 +309,7 @@ def _fleet(
         on_window=on_window,
         on_pressure=gate.feel,
         on_gone=gate.forget,
+        on_drain=gate.clear,
         machine=monitor,
         sizer=estimated,
     )

@@ -18,10 +18,10 @@ import structlog
 from server.chat.salts import Salts
 from server.chat.stream import INTERRUPTED, TAKEN, Opened, Stream, fail, for_engine, heeding, put_back, taken
 from server.engines.continuation import Record, Splice, is_continuable
+from server.engines.places import Loader
 from server.engines.pool import Pool, Route
 from server.engines.promises import Promises
 from server.engines.protocol import Engine, Resumes
-from server.engines.places import Loader
 from server.errors import EngineFailed, EngineTimeout, WirthforgeError
 from server.messages import ModelRequest, Written
 from server.sharing.gate import Gate

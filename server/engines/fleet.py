@@ -46,6 +46,7 @@ class Fleet:
         on_window: OnWindow,
         on_pressure: OnPressure,
         on_gone: Callable[[str], None],
+        on_drain: Callable[[str], None] = lambda _: None,
         machine: Machine | None = None,
         sizer: Sizer | None = None,
     ) -> None:
@@ -60,7 +61,9 @@ class Fleet:
             if isinstance(engine, OpenAICompatible) and defaults.pins is not None:
                 engine.pin_with(defaults.pins)
         kinds = load_kinds()
-        self.pool = Pool(engines, clock=clock, on_probed=self._probed, on_pressure=on_pressure, on_gone=self._gone)
+        self.pool = Pool(
+            engines, clock=clock, on_probed=self._probed, on_pressure=on_pressure, on_gone=self._gone, on_drain=on_drain
+        )
         self.registry = PlacedRegistry(database, clock, kinds, [engine.name for engine in engines])
         self.roster = Roster(self.registry, self.pool, kinds=kinds, defaults=defaults, clock=clock)
         self.registry.check_place = self.check_place

@@ -70,6 +70,7 @@ class Pool:
         on_probed: told of an engine whenever it was probed, so that the gate knows its window.
         on_pressure: told what an engine that is up says of itself, by its name.
         on_gone: told of one that has left.
+        on_drain: told of one that takes no new requests.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class Pool:
         on_probed: OnProbed,
         on_pressure: OnPressure,
         on_gone: OnGone = lambda _: None,
+        on_drain: OnGone = lambda _: None,
     ) -> None:
         self._clock = clock
         self._on_probed = on_probed
         self._on_pressure = on_pressure
         self._on_gone = on_gone
+        self._on_drain = on_drain
         self._members = {engine.name: _Member(engine, clock) for engine in engines}
         self._retired: list[_Member] = []
         self._is_running = False
@@ -207,6 +210,8 @@ class Pool:
         """Let an engine take no new requests, or take them again."""
         if (member := self._members.get(name)) is not None:
             member.is_draining = is_draining
+            if is_draining:
+                self._on_drain(name)
 
     async def remove(self, name: str) -> None:
         """Let an engine go; what runs on it ends."""

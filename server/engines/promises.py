@@ -101,6 +101,11 @@ class Promises:
         found = self.found(name)
         return "unknown" if found is None else found.stops
 
+    def continues(self, name: str) -> bool:
+        """Whether an engine is known to go on with an answer that was cut off; asks nobody."""
+        found = self.found(name)
+        return found is not None and found.continues == "yes"
+
     async def run(self) -> None:
         """Until cancelled: read what is known, and test what is not."""
         testing: asyncio.Task[None] | None = None

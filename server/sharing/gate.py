@@ -16,6 +16,7 @@ state.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from typing import TypeVar
 
 import structlog
 from redis.exceptions import RedisError
@@ -50,6 +51,7 @@ TELL_MS = 1_000
 TELL_FIRST_MS = 250
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 
 class Gate:
@@ -77,24 +79,27 @@ class Gate:
         self._lingering: set[asyncio.Task[None]] = set()
 
     def set_window(self, engine: str, window: Window) -> None:
-        """Let `engine` run so much at a time, from the next round on."""
-        self._windows[engine] = window
+        """Let `engine` run so much at a time."""
+        if self._windows.get(engine) != window:
+            self._windows[engine] = window
+            # Soon, and again every second: Redis may be away, or lose it.
+            self._ends.add_leave(lambda: self._tell(engine, window))
 
     def forget(self, engine: str) -> None:
         """The engine is gone; the ledger forgets it when nothing of it is left."""
         self._windows.pop(engine, None)
+        self.clear(engine)
+        for waiting in list(self._waiting.values()):
+            if waiting.entry.engine == engine:
+                self._leave(waiting.entry)
+                waiting.turn_away(
+                    Unavailable("The engine of this request was removed.", code="engine_gone", retry_after_s=1)
+                )
 
     async def expected_wait_ms(self, engine: str) -> float:
         """About how long a request that came now would wait there. Raises redis.RedisError."""
-        running, waiting = await self._ledger.load(engine)
         window = self._windows.get(engine)
-        slots = window.slots if window is not None else 1
-        view = await self._outlook.view()
-        lately = next((each for each in view.engines if each.name == engine), None)
-        answer_ms = lately.first_ms + lately.answer_tokens * lately.token_us / 1000 if lately is not None else 0
-        # Among those with room the emptier one, which is the faster one too.
-        ahead = max(running + waiting + 1 - slots, 0) + running / slots / 1000
-        return max(answer_ms, 1) * ahead / slots
+        return await self._outlook.expected_wait_ms(engine, window.slots if window is not None else 1)
 
     async def withdraw(self, lease: Lease) -> None:
         """Take back a lease whose engine has done nothing: it leaves no trace, and may be asked for again.
@@ -150,22 +155,10 @@ class Gate:
         self._leases[request] = lease
 
     async def _requeued(self, lease: Lease, pause: int) -> Requeued:
-        deadline_ms = self._clock.monotonic_ms() + self._settings.redis_grace_ms
-        while True:
-            try:
-                return await self._ledger.requeue(
-                    lease.entry.id,
-                    lease.entry.engine,
-                    pause=pause,
-                    output_tokens=lease.output_tokens,
-                    cost=lease.cost,
-                )
-            except (RedisError, OSError) as error:
-                if self._clock.monotonic_ms() >= deadline_ms:
-                    raise Unavailable(
-                        "The server is cut off from Redis. Try again.", code="queue_unavailable", retry_after_s=5
-                    ) from error
-                await self._clock.sleep_ms(RETRY_MS)
+        request, engine, tokens, cost = lease.entry.id, lease.entry.engine, lease.output_tokens, lease.cost
+        return await self._patiently(
+            lambda: self._ledger.requeue(request, engine, pause=pause, output_tokens=tokens, cost=cost)
+        )
 
     def linger(self, lease: Lease, duration_ms: int) -> None:
         """Its client left, and the engine goes on all the same: the slot is not free until then."""
@@ -229,20 +222,27 @@ class Gate:
         return lease
 
     async def _enter(self, asking: Asking) -> Admission:
+        return await self._patiently(
+            lambda: self._ledger.enqueue(
+                asking.entry,
+                asking.limits,
+                replica=self._replica,
+                queue_length_max=self._settings.queue_length_max,
+                version=asking.version,
+            ),
+            # The script may have run although its reply was lost.
+            give_up=lambda: self._leave(asking.entry),
+        )
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]], give_up: Callable[[], None] = lambda: None) -> T:
+        """What `call` gives; while Redis is away it is tried again, for the grace. Raises Unavailable."""
         deadline_ms = self._clock.monotonic_ms() + self._settings.redis_grace_ms
         while True:
             try:
-                return await self._ledger.enqueue(
-                    asking.entry,
-                    asking.limits,
-                    replica=self._replica,
-                    queue_length_max=self._settings.queue_length_max,
-                    version=asking.version,
-                )
+                return await call()
             except (RedisError, OSError) as error:
                 if self._clock.monotonic_ms() >= deadline_ms:
-                    # The script may have run although its reply was lost.
-                    self._leave(asking.entry)
+                    give_up()
                     raise Unavailable(
                         "The server cannot reach its queue (Redis). Try again in a few seconds.",
                         code="queue_unavailable",
@@ -387,10 +387,13 @@ class Gate:
             output_tokens=0 if lease is None else lease.output_tokens,
         )
 
+    async def _tell(self, engine: str, window: Window) -> None:
+        waiting = await self._ledger.dispatch(engine, window)
+        (self._crowded.add if waiting else self._crowded.discard)(engine)
+
     async def _tend(self) -> None:
         for engine, window in list(self._windows.items()):  # another may come while Redis answers
-            waiting = await self._ledger.dispatch(engine, window)
-            (self._crowded.add if waiting else self._crowded.discard)(engine)
+            await self._tell(engine, window)
         while self._pressures:
             engine, pressure = self._pressures.popitem()
             await self._ledger.trim(engine, waiting=pressure.waiting, preempted=pressure.preempted)

@@ -40,6 +40,15 @@ class Outlook:
             raise self._failure
         return self._view
 
+    async def expected_wait_ms(self, engine: str, slots: int) -> float:
+        """About how long a request that came now would wait for an engine."""
+        running, waiting = await self._ledger.load(engine)
+        lately = next((each for each in (await self.view()).engines if each.name == engine), None)
+        answer_ms = lately.first_ms + lately.answer_tokens * lately.token_us / 1000 if lately is not None else 0
+        # Among those with room the emptier one, which is the faster one too.
+        ahead = max(running + waiting + 1 - slots, 0) + running / slots / 1000
+        return max(answer_ms, 1) * ahead / slots
+
     async def _read(self) -> None:
         try:
             self._view = await self._ledger.view()

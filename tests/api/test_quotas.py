@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from quotas.ledger import Ledger
 from server.chat.meter import EVENTS_EMPTY_MAX, TOKENS_PER_EVENT_MAX, TOKENS_UNSEEN_MAX
-from server.chat.pipeline import CHARACTERS_PER_TOKEN, OVERSHOOT_TOKENS_MAX, TEMPLATE_TOKENS_MAX
+from server.chat.stream import CHARACTERS_PER_TOKEN, OVERSHOOT_TOKENS_MAX, TEMPLATE_TOKENS_MAX
 from server.settings import Settings
 from tests.boxes import Box, Person
 from tests.conftest import MakeBox

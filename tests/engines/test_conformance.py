@@ -137,6 +137,8 @@ class Continuing:
                 pieces = (said, *pieces)
             case "repeats":
                 pieces = (said.split()[-1] + " ", *pieces)
+            case _:
+                pass
         response = await event_stream(request)
         for piece in pieces:
             await response.write(event({"content": piece}))

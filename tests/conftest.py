@@ -205,7 +205,7 @@ async def wandering(short_dir: Path) -> AsyncIterator[Llama]:
     data_dir.mkdir()
     wanderer.build(data_dir / "model.gguf")
     llama = Llama(
-        data_dir / "model.gguf", name="w", slots=2, context_tokens=512, data_dir=data_dir, clock=SystemClock()
+        data_dir / "model.gguf", name="w", slots=2, context_tokens=4096, data_dir=data_dir, clock=SystemClock()
     )
     await llama.start()
     yield llama

@@ -76,6 +76,7 @@ class Gate:
         self._crowded: set[str] = set()
         self._first_tokens: asyncio.Queue[Lease] = asyncio.Queue()
         self._ends = Ends()
+        self._came = asyncio.Event()
         self._lingering: set[asyncio.Task[None]] = set()
 
     def set_window(self, engine: str, window: Window) -> None:
@@ -194,6 +195,7 @@ class Gate:
             heed_cancellation()
             if admission.state == "queued":
                 waiting.has_entered = True
+                self._came.set()
                 await self._wait(waiting, asking, budget_headers(asking.limits, admission.budget))
             elif admission.state != "running":
                 await self._refuse(admission, asking)
@@ -218,6 +220,7 @@ class Gate:
             on_first_token=self._hurry,
         )
         self._leases[entry.id] = lease
+        self._came.set()
         GATE_QUEUE_SECONDS.labels(entry.engine).observe(lease.queue_ms / 1000)
         return lease
 
@@ -345,7 +348,16 @@ class Gate:
         streams = [lease.progress for lease in self._leases.values() if lease.taken is None]
         for request, fact in await self._ledger.charge(self._replica, [*streams, *waits]):
             await self._learn(request, fact)
-        await self._clock.sleep_ms(REPORT_MS if streams or waits else IDLE_REPORT_MS)
+        if streams or waits:
+            await self._clock.sleep_ms(REPORT_MS)
+            return
+        # Whoever comes now can be paused only after it was reported.
+        self._came.clear()
+        coming = asyncio.create_task(self._came.wait())
+        try:
+            await asyncio.wait([coming], timeout=IDLE_REPORT_MS / 1000)
+        finally:
+            coming.cancel()
 
     async def _hasten(self) -> None:
         leases = [await self._first_tokens.get()]

@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 
 NAME = "wanderer"
-HEADS, LAYERS, CONTEXT_TOKENS = 4, 2, 1024
+HEADS, LAYERS, CONTEXT_TOKENS = 4, 2, 4096
 WORDS = [
     *("▁a", "▁ab", "▁abc", "b", "bc", "c", "▁the", "▁th", "e", "▁box", "▁bo", "x", "▁is", "▁i", "s"),
     *("▁END", "▁EN", "D", "▁##", "#", ".", ",", "▁two", "▁tw", "o", "▁light", "▁li", "ght", "▁"),

@@ -1,0 +1,156 @@
+"""Answers that are paused for somebody light, through the served box, on a real llama.cpp with two slots."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from msgspec.structs import replace
+
+from server.embedded.llama import Llama
+from server.engines.openai_compatible import OpenAICompatible
+from server.settings import Settings
+from tests.boxes import Box, Person
+from tests.conftest import MakeBox
+
+PATH = "/v1/chat/completions"
+LONG_TOKENS = 300
+
+
+def asked(prompt: str, tokens: int, **more: Any) -> dict[str, Any]:
+    """A greedy question."""
+    messages = [{"role": "user", "content": prompt}]
+    return {"model": "w", "messages": messages, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, **more}
+
+
+def engine_of(llama: Llama, name: str = "w") -> OpenAICompatible:
+    """An adapter for it."""
+    return OpenAICompatible(
+        llama.base_url, kind="llama-server", name=name, slots=2, silence_ms_max=60_000, api_key=llama.api_key
+    )
+
+
+@pytest.fixture
+async def box(make_box: MakeBox, settings: Settings, wandering: Llama) -> AsyncIterator[Box]:
+    """Two slots, on an engine that is known to go on with answers."""
+    box = await make_box(replace(settings, reserved_slots=0), engines=[engine_of(wandering)])
+    admin = await box.person("root", "admin")
+    async with box.http(headers=admin.bearer) as client:
+        found = (await client.post("/api/admin/engines/test/w", timeout=60)).json()
+    assert found["continues"] == "yes", found
+    yield box
+
+
+async def whole(box: Box, person: Person, body: dict[str, Any]) -> httpx.Response:
+    """An answer in one piece."""
+    async with box.http(headers=person.bearer) as client:
+        return await client.post(PATH, json=body, timeout=120)
+
+
+class Streamed:
+    """What a stream has told, while it goes on."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.text = ""
+        self.begun = asyncio.Event()
+
+    async def read(self, box: Box, person: Person, body: dict[str, Any]) -> None:
+        """To its end."""
+        async with (
+            box.http(headers=person.bearer) as client,
+            client.stream("POST", PATH, json=body | {"stream": True}, timeout=120) as response,
+        ):
+            async for line in response.aiter_lines():
+                self.lines.append(line)
+                if line.startswith("data: {"):
+                    event = json.loads(line.removeprefix("data: "))
+                    assert "error" not in event, event
+                    for choice in event["choices"]:
+                        self.text += choice["delta"].get("content") or ""
+                if self.text:
+                    self.begun.set()
+
+    def comments(self, word: str) -> list[str]:
+        """Those that begin with a word."""
+        return [line for line in self.lines if line.startswith(f": {word}")]
+
+
+async def test_a_light_user_gets_a_slot_and_the_heavy_one_loses_nothing(box: Box) -> None:
+    """The hog's answer pauses, goes on, and is the one that it would have been; usage says how often and how long."""
+    hog, guest = await box.person("hog"), await box.person("guest")
+    prompts = ["the box", "a light"]
+    alone = [(await whole(box, hog, asked(prompt, LONG_TOKENS))).json() for prompt in prompts]
+    answers = [Streamed() for _ in prompts]
+    async with asyncio.TaskGroup() as tasks:
+        for answer, prompt in zip(answers, prompts, strict=True):
+            body = asked(prompt, LONG_TOKENS, stream_options={"include_usage": True})
+            tasks.create_task(answer.read(box, hog, body))
+        for answer in answers:
+            await answer.begun.wait()
+        await box.clock.sleep_ms(400)  # they report every quarter of a second
+        served = await whole(box, guest, asked("two", 4))
+        assert served.status_code == 200
+        assert any(not answer.lines[-1].startswith("data: [DONE]") for answer in answers), "it came too late"
+    paused = [answer for answer in answers if answer.comments("paused")]
+    assert len(paused) == 1
+    assert paused[0].comments("resumed pauses=1 ")
+    for answer, expected in zip(answers, alone, strict=True):
+        assert answer.text == expected["choices"][0]["message"]["content"]
+        usage = next(json.loads(line[6:])["usage"] for line in answer.lines if '"usage":{' in line)
+        assert usage["completion_tokens"] == expected["usage"]["completion_tokens"] == LONG_TOKENS
+        assert usage["prompt_tokens"] == expected["usage"]["prompt_tokens"]
+    rows = [row for row in await box.usage(5) if row.user_id == hog.user.id]
+    assert sorted(row.pauses for row in rows) == [0, 0, 0, 1]
+    paused_row = next(row for row in rows if row.pauses)
+    assert paused_row.paused_ms > 0
+    assert (paused_row.outcome, paused_row.output_tokens) == ("completed", LONG_TOKENS)
+
+
+async def test_an_answer_in_one_piece_is_paused_too(box: Box) -> None:
+    """Its header says so."""
+    hog, guest = await box.person("hog"), await box.person("guest")
+    async with asyncio.TaskGroup() as tasks:
+        answers = [tasks.create_task(whole(box, hog, asked(prompt, LONG_TOKENS))) for prompt in ("the box", "a light")]
+        await box.clock.sleep_ms(1_000)
+        tasks.create_task(whole(box, guest, asked("two", 4)))
+    headers = [answer.result().headers.get("x-wirthforge-pauses") for answer in answers]
+    assert sorted(headers, key=str) == ["1", None]
+    assert all(answer.result().json()["usage"]["completion_tokens"] == LONG_TOKENS for answer in answers)
+
+
+async def test_who_leaves_while_paused_is_settled_and_leaves_nothing(box: Box) -> None:
+    """The row says cancelled, with what was written; the queue is empty, and the slot was not needed."""
+    hog, guests = await box.person("hog"), [await box.person(f"guest{number}") for number in range(2)]
+    answers = [Streamed() for _ in range(2)]
+    reading = [asyncio.create_task(answer.read(box, hog, asked("the box", LONG_TOKENS))) for answer in answers]
+    for answer in answers:
+        await answer.begun.wait()
+    await box.clock.sleep_ms(400)
+    serving = [asyncio.create_task(whole(box, guest, asked("two", 100))) for guest in guests]
+    while not any(answer.comments("paused") for answer in answers):
+        await box.clock.sleep_ms(10)
+    left = next(at for at, answer in enumerate(answers) if answer.comments("paused"))
+    reading[left].cancel()
+    await asyncio.gather(reading[1 - left], *serving)
+    rows = {str(row.outcome): row for row in await box.usage(4)}
+    assert rows["cancelled"].pauses == 1
+    assert rows["cancelled"].output_tokens > 0
+    assert await box.ledger.load("w") == (0, 0)
+
+
+async def test_what_cannot_go_on_is_not_paused(box: Box) -> None:
+    """Log probabilities were asked for: the guest waits for the end of an answer, and nothing breaks."""
+    hog, guest = await box.person("hog"), await box.person("guest")
+    answers = [Streamed() for _ in range(2)]
+    async with asyncio.TaskGroup() as tasks:
+        for answer in answers:
+            tasks.create_task(answer.read(box, hog, asked("the box", 120, logprobs=True)))
+        for answer in answers:
+            await answer.begun.wait()
+        await box.clock.sleep_ms(400)
+        assert (await whole(box, guest, asked("two", 4))).status_code == 200
+    assert not any(answer.comments("paused") for answer in answers)
+    assert all('"logprobs":{' in "".join(answer.lines) for answer in answers)

@@ -55,17 +55,23 @@ BOX4 = Hardware("RTX 4090, 8B, 4 slots", 15.2, 15.2, 0.081, 0.15, 1.5, 32_768, 4
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A job inside the engine; `kept` tokens of the answer were there when it joined the decoding ones."""
+    """A job inside the engine.
+
+    Args:
+        kept: tokens of the answer that were there when it joined the decoding ones.
+        cached: tokens of prompt and answer that need not be computed once it has a slot.
+    """
 
     job: Job
     serial: int = -1
     kept: int = 0
+    cached: int = 0
     read_tokens: int = 0
     joined_step: int = -1
 
     @property
     def unread_tokens(self) -> int:
-        """What is still to be read: the prompt, and after an eviction the answer so far."""
+        """What is still to be read: the prompt, and after an eviction or a pause the answer so far."""
         return self.job.prompt_tokens + self.kept - self.read_tokens
 
 
@@ -97,11 +103,18 @@ class Engine:
         self._just_read: list[Sequence] = []
         self._serial = 0
 
-    def submit(self, job: Job) -> None:
-        """A request arrives over the wire."""
+    def submit(self, job: Job, *, kept: int = 0, cached: int = 0) -> None:
+        """A request arrives over the wire.
+
+        Args:
+            kept: tokens of its answer that were written before and are to be read with the prompt: it goes on.
+            cached: tokens of both that are in the prompt cache; at least one has to be read.
+        """
         if job.prompt_tokens + job.output_tokens > self.hardware.pool_tokens:
             raise ValueError(f"{job} can never fit into {self.hardware.name}")
-        self._of[job.id] = Sequence(job)
+        if not 0 <= kept < job.output_tokens or not 0 <= cached < job.prompt_tokens + kept:
+            raise ValueError(f"{job} cannot go on after {kept} tokens, {cached} of all in the cache")
+        self._of[job.id] = Sequence(job, kept=kept, cached=cached)
         self.waiting.append(self._of[job.id])
 
     def cancel(self, job: Job) -> None:
@@ -158,7 +171,7 @@ class Engine:
         sequence = max((*self.reading, *self.decoding.values()), key=lambda each: each.serial)
         length = self._length(sequence)
         self._release(sequence)
-        sequence.kept, sequence.read_tokens, sequence.joined_step = length, 0, -1
+        sequence.kept, sequence.cached, sequence.read_tokens, sequence.joined_step = length, 0, 0, -1
         self.waiting.appendleft(sequence)
         self.evictions += 1
 
@@ -171,14 +184,15 @@ class Engine:
     def _admit(self, budget: int) -> int:
         """Give slots to the engine's own queue; returns what is left of the budget."""
         while self.waiting and budget and self.running < self.hardware.slots:
-            tokens = min(budget, self.waiting[0].unread_tokens)
-            if self.kv_tokens + tokens > self.hardware.pool_tokens:
+            sequence = self.waiting[0]
+            tokens = min(budget, sequence.unread_tokens - sequence.cached)
+            if self.kv_tokens + sequence.cached + tokens > self.hardware.pool_tokens:
                 break
-            sequence = self.waiting.popleft()
+            self.waiting.popleft()
             self._serial += 1
             sequence.serial = self._serial
             self.reading.append(sequence)
-            self._read(sequence, tokens)
+            self._read(sequence, sequence.cached + tokens)
             budget -= tokens
         return budget
 

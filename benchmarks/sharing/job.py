@@ -41,6 +41,9 @@ class Record:
 
     Args:
         usual_tokens: the length of an answer as it was known when the job started.
+        kept_tokens: what it had written when it was paused last, which its engine has to read again.
+        is_submitted: the engine works for it, since it started or went on.
+        has_token: there was one since then.
     """
 
     job: Job
@@ -51,6 +54,17 @@ class Record:
     output_tokens: int = 0
     usual_tokens: float = 0.0
     outcome: Outcome = "open"
+    pauses: int = 0
+    paused_ms: float = 0.0
+    paused_at_ms: float = -1.0
+    kept_tokens: int = 0
+    is_submitted: bool = False
+    has_token: bool = False
+
+    @property
+    def tokens_to_read(self) -> int:
+        """The prompt, and what a pause has made necessary to read again."""
+        return self.job.prompt_tokens + self.kept_tokens
 
     @property
     def ttft_ms(self) -> float:

@@ -56,6 +56,7 @@ class LedgerScheduler:
         windows: of each engine.
         weights: of clients, in percent.
         replicas: how many there are; jobs come to them in turn.
+        pauses_max: how often an answer may be paused; 0: the engines cannot go on with one.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class LedgerScheduler:
         weights: Mapping[str, int] | None = None,
         *,
         replicas: int = 1,
+        pauses_max: int = 0,
     ) -> None:
         self.redis, self.box = redis, f"sharing-{uuid4().hex}"
         self.ledger = Ledger(redis, self.box, now_ms=START_MS)
@@ -74,6 +76,7 @@ class LedgerScheduler:
         self.replica_of: dict[str, str] = {}
         self.errors: list[tuple[str, str]] = []
         self.cost = Cost()
+        self._pauses_max = pauses_max
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
         self._experience = Experience()
@@ -156,13 +159,29 @@ class LedgerScheduler:
         by_replica: dict[str, list[Progress]] = defaultdict(list)
         for total in totals:
             cost = self.cost.of(total.job.prompt_tokens, total.output_tokens)
-            progress = Progress(total.job.id, total.output_tokens, total.first_token_ms, cost)
+            first_token_ms = total.first_token_ms if total.has_token else -1
+            progress = Progress(total.job.id, total.output_tokens, first_token_ms, cost, self._is_pausable(total))
             by_replica[self.replica_of[total.job.id]].append(progress)
         for replica in self.replicas:
             if replica not in self.dead:
                 for request, fact in await self.ledger.charge(replica, by_replica[replica]):
                     if fact in {"lost", "missing"}:
                         self.errors.append((request, fact))
+
+    def _is_pausable(self, total: Total) -> bool:
+        return total.has_token and total.pauses < self._pauses_max
+
+    async def requeue(self, total: Total, now_ms: float) -> None:
+        """Give up the slot, to go on later."""
+        self._at(now_ms)
+        job, tokens = total.job, total.output_tokens
+        self._running.discard(job.id)
+        cost = self.cost.of(job.prompt_tokens, tokens)
+        state = await self.ledger.requeue(job.id, job.engine, pause=total.pauses, output_tokens=tokens, cost=cost)
+        if state == "running":
+            self._start(job, now_ms)
+        elif state != "queued":
+            self.errors.append((job.id, state))
 
     async def finish(self, total: Total, now_ms: float) -> None:
         """Settle it."""
@@ -176,6 +195,8 @@ class LedgerScheduler:
             "output_tokens": total.output_tokens,
             "first_token_ms": total.queue_ms + total.first_token_ms if total.first_token_ms >= 0 else -1,
             "queue_ms": total.queue_ms,
+            "pauses": total.pauses,
+            "paused_ms": total.paused_ms,
             "total_ms": int(now_ms - job.arrival_ms),
         }
         cost = self.cost.of(job.prompt_tokens, total.output_tokens)
@@ -195,6 +216,11 @@ class LedgerScheduler:
                 if kind == "run":
                     self._start(self._jobs[request], now_ms)
                 elif request in self._running:
-                    self._orders.append(Order("stop", self._jobs[request]))
+                    self._orders.append(Order("pause" if kind == "pause" else "stop", self._jobs[request]))
         orders, self._orders = self._orders, []
         return orders
+
+    async def settled(self) -> list[dict[str, str]]:
+        """The usage events so far."""
+        events: list[tuple[str, dict[str, str]]] = await self.redis.xrange(f"wf:{{{self.box}}}:settled")
+        return [fields for _, fields in events]

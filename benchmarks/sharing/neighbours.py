@@ -5,6 +5,10 @@ answers, or both. What counts is how much later the victim's first token comes t
 that costs in throughput, against FCFS with the same window and the same two clients. Waits that did not end count as
 long as they lasted.
 
+How the victim gets a slot where all are taken, `PROTECTIONS`: somebody's answer ends (none), one is kept for it always, or
+while that costs at most a tenth of the throughput, or somebody's answer is paused. What is paused is read again, all of it
+or what is not in the prompt cache (to the block).
+
 The first visit is told apart: a victim that has never been here may find slots taken that are kept later.
 """
 
@@ -27,6 +31,8 @@ VICTIM_RATE = 0.2
 VICTIM_LENGTHS = (256, 128)
 HOGS = {"decode-heavy": (512, 512), "long prompts": (4096, 256), "long answers": (128, 1024)}
 MACHINES: Mapping[str, Hardware] = {"A100": A100, "H100": H100, "W16": BOX16, "W4": BOX4}
+# Of the throughput, in percent: what the server's settings allow kept slots to cost.
+RESERVE_PERCENT_MAX = 10
 UNTIL_MS, SMALL_UNTIL_MS = 300_000.0, 200_000.0
 
 
@@ -53,6 +59,17 @@ def wasted(result: Result) -> float:
     return revoked / max(written, 1)
 
 
+def paused(result: Result) -> Figures:
+    """How often answers were paused and for how long, and the longest that one was away."""
+    records = [record for record in result.records if record.pauses]
+    return {
+        "pauses a minute": sum(record.pauses for record in records) / result.ended_ms * 60_000,
+        "most of one": max((record.pauses for record in records), default=0),
+        "paused s, mean": sum(record.paused_ms for record in records) / max(len(records), 1) / 1000,
+        "paused s, most": max((record.paused_ms for record in records), default=0.0) / 1000,
+    }
+
+
 async def beside_hog(
     hardware: Hardware, hog: str, seed: int, ours: Ours, *, is_revocable: bool, until_ms: float
 ) -> tuple[Figures, Result, Result]:
@@ -65,12 +82,14 @@ async def beside_hog(
     figures = {
         "alone p99 ms": metrics.quantile(alone, 0.99),
         "p50 ms": metrics.quantile(got, 0.5),
+        "p50 / alone": metrics.quantile(got, 0.5) / metrics.quantile(alone, 0.5),
         "p99 ms": metrics.quantile(got[1:], 0.99),
         "p99 / alone": metrics.quantile(got[1:], 0.99) / metrics.quantile(alone, 0.99),
         "first visit ms": got[0],
         "throughput / FCFS": metrics.rate(result) / metrics.rate(fcfs),
         "wasted": wasted(result),
         "idle with a queue": result.idle_ms / result.ended_ms,
+        **(paused(result) if ours.can_pause else {}),
     }
     return figures, result, fcfs
 
@@ -102,5 +121,30 @@ def reserve(machine: str, slots: int) -> Case:
     async def case(seed: int, redis: Redis, small: bool) -> Figures:  # noqa: ARG001, FBT001
         ours = Ours(redis, hardware, replace(gates, reserved_slots=slots))
         return (await beside_hog(hardware, "decode-heavy", seed, ours, is_revocable=False, until_ms=UNTIL_MS))[0]
+
+    return case
+
+
+def protections(redis: Redis, hardware: Hardware) -> Mapping[str, Ours]:
+    """Ways to a slot for a light user."""
+    gates = window(hardware)
+    adaptive = replace(gates, reserve_percent_max=RESERVE_PERCENT_MAX)
+    return {
+        "none": Ours(redis, hardware, replace(gates, reserved_slots=0)),
+        "static": Ours(redis, hardware, gates),
+        "adaptive": Ours(redis, hardware, adaptive),
+        "pause": Ours(redis, hardware, adaptive, can_pause=True),
+        "pause, cached": Ours(redis, hardware, adaptive, can_pause=True, keeps_prefixes=True),
+    }
+
+
+def protected(machine: str, hog: str, protection: str) -> Case:
+    """One machine, one hog, one way to a slot."""
+    hardware = MACHINES[machine]
+
+    async def case(seed: int, redis: Redis, small: bool) -> Figures:  # noqa: FBT001
+        until_ms = SMALL_UNTIL_MS if small else UNTIL_MS
+        ours = protections(redis, hardware)[protection]
+        return (await beside_hog(hardware, hog, seed, ours, is_revocable=False, until_ms=until_ms))[0]
 
     return case

@@ -7,17 +7,19 @@ know: each client's true service over time, and for how long somebody waited alt
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from random import Random
 
 from benchmarks.sharing.engine import Engine, Hardware
 from benchmarks.sharing.job import Job, Outcome, Record
-from benchmarks.sharing.schedulers import Order, Scheduler, Total
+from benchmarks.sharing.schedulers import Order, Pausing, Scheduler, Total
 
 REPORT_MS = 250.0
 HOP_MS = 1.0
 SAMPLE_MS = 1_000.0
+# A prompt cache holds whole blocks (vLLM's usual length).
+BLOCK_TOKENS = 16
 # The length of an answer until some were seen, and how fast it is learned.
 USUAL_TOKENS, LEARNING = 256.0, 1 / 8
 
@@ -107,6 +109,7 @@ class Replay:
         *,
         room: Room | None = None,
         forecast: Forecast | None = None,
+        keeps_prefixes: bool = False,
         seed: int = 0,
     ) -> None:
         self.workload, self.scheduler = workload, scheduler
@@ -115,8 +118,10 @@ class Replay:
         self.records: dict[str, Record] = {}
         self.queued: dict[str, Record] = {}
         self.flying: dict[str, Record] = {}
+        self.paused: dict[str, Record] = {}
         self.result = Result(self.engines)
         self._room, self._forecast = room, forecast
+        self._keeps_prefixes = keeps_prefixes
         self._dice = Random(seed)  # noqa: S311 (repeatable, not secret)
         self._events: list[tuple[float, int, Act]] = []
         self._planned = 0
@@ -182,6 +187,11 @@ class Replay:
         job = order.job
         record = self.records[job.id]
         match order.verb:
+            case "run" if job.id in self.paused:
+                del self.paused[job.id]
+                self.flying[job.id] = record
+                record.paused_ms += self.now_ms - record.paused_at_ms
+                self.at(self.now_ms + HOP_MS, lambda: self._submit(record))
             case "run":
                 del self.queued[job.id]
                 self.flying[job.id] = record
@@ -193,6 +203,8 @@ class Replay:
                 self._replace(job)
             case "reject":
                 self._forget(record, "rejected")
+            case "pause":
+                await self._pause(record)
             case "stop":
                 await self._stop(record, "revoked")
 
@@ -219,8 +231,31 @@ class Replay:
 
     async def _submit(self, record: Record) -> None:
         if record.outcome == "open":
-            self.engines[record.job.engine].submit(record.job)
+            kept, cached = record.kept_tokens, 0
+            if record.pauses and self._keeps_prefixes:
+                cached = (record.tokens_to_read - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+            self.engines[record.job.engine].submit(record.job, kept=kept, cached=cached)
+            record.is_submitted = True
             self._step(record.job.engine)
+
+    async def _pause(self, record: Record) -> None:
+        """Its stream is closed, and it waits to go on; the engine hears of it a hop later."""
+        assert isinstance(self.scheduler, Pausing)
+        record.output_tokens = record.kept_tokens = self._length(record)
+        record.is_submitted = record.has_token = False
+        record.pauses += 1
+        record.paused_at_ms = self.now_ms
+        del self.flying[record.job.id]
+        self.paused[record.job.id] = record
+        self.at(self.now_ms + HOP_MS, lambda: self._close(record))
+        await self.scheduler.requeue(self._total(record), self.now_ms)
+        await self._follow()
+
+    async def _close(self, record: Record) -> None:
+        """The engine hears that nobody listens any more; what it has written since is lost."""
+        engine = self.engines[record.job.engine]
+        if engine.knows(record.job):
+            engine.cancel(record.job)
 
     async def _stop(self, record: Record, outcome: Outcome) -> None:
         """End a stream before its time."""
@@ -240,14 +275,14 @@ class Replay:
     def lose(self, ids: Iterable[str]) -> None:
         """Whoever cared for these jobs died; clients with a backlog ask again."""
         for record in [self.records[job_id] for job_id in ids]:
-            if record.job.id in self.flying:
+            if record.job.id in self.flying or record.job.id in self.paused:
                 self.cut(record, "lost")
             elif record.job.id in self.queued:
                 self._forget(record, "lost")
                 self._replace(record.job)
 
     def _end(self, record: Record, outcome: Outcome) -> None:
-        del self.flying[record.job.id]
+        del (self.paused if record.job.id in self.paused else self.flying)[record.job.id]
         record.outcome = outcome
         record.ended_ms = self.now_ms
         self._settled[record.job.client] += record.service
@@ -255,11 +290,14 @@ class Replay:
 
     def _length(self, record: Record) -> int:
         engine = self.engines[record.job.engine]
-        return engine.output_tokens(record.job) if engine.knows(record.job) else 0
+        is_there = record.is_submitted and engine.knows(record.job)
+        return engine.output_tokens(record.job) if is_there else record.kept_tokens
 
     def _total(self, record: Record) -> Total:
         first_ms = int(record.first_token_ms - record.dispatched_ms) if record.has_begun else -1
-        return Total(record.job, record.output_tokens, first_ms, int(record.dispatched_ms - record.arrived_ms))
+        queue_ms, paused_ms = int(record.dispatched_ms - record.arrived_ms), int(record.paused_ms)
+        tokens = record.output_tokens
+        return Total(record.job, tokens, first_ms, queue_ms, record.has_token, record.pauses, paused_ms)
 
     def _step(self, name: str) -> None:
         """Let an engine that rests go on."""
@@ -269,15 +307,19 @@ class Replay:
 
     async def _end_step(self, name: str) -> None:
         outcome = self.engines[name].end()
-        begun = [self.records[job.id] for job in outcome.first_tokens]
+        begun = [record for job in outcome.first_tokens if (record := self.records[job.id]).is_submitted]
         for record in begun:
-            record.first_token_ms = self.now_ms
-            record.output_tokens = 1
-        finished = {job.id for job in outcome.finished}
+            record.has_token = True
+            record.output_tokens = record.kept_tokens + 1
+            if not record.has_begun:
+                record.first_token_ms = self.now_ms
+        finished = {job.id for job in outcome.finished if self.records[job.id].is_submitted}
         if fresh := [self._total(record) for record in begun if record.job.id not in finished]:
             await self.scheduler.report(fresh, self.now_ms)
         for job in outcome.finished:
             record = self.records[job.id]
+            if job.id not in finished:
+                continue  # it was paused, and this token came too late
             record.output_tokens = job.output_tokens
             self._learn(job)
             self._end(record, "completed")
@@ -295,7 +337,7 @@ class Replay:
 
     async def _sample(self) -> None:
         service = dict(self._settled)
-        for record in self.flying.values():
+        for record in (*self.flying.values(), *self.paused.values()):
             record.output_tokens = self._length(record)
             service[record.job.client] = service.get(record.job.client, 0.0) + record.service
         waiting = {record.job.client for record in self.queued.values()}
@@ -314,6 +356,6 @@ class Replay:
 
     def _has_room(self) -> bool:
         heads: dict[str, Job] = {}
-        for record in self.queued.values():
-            heads.setdefault(record.job.client, record.job)
+        for record in (*self.paused.values(), *self.queued.values()):
+            heads.setdefault(record.job.client, replace(record.job, prompt_tokens=record.tokens_to_read))
         return bool(heads and self._room and self._room(list(self.flying.values()), list(heads.values()), self._usual))

@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from benchmarks.sharing.job import INPUT_PRICE, OUTPUT_PRICE, Job
 
@@ -17,9 +17,9 @@ MINUTE_MS = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be done with a job now: "run" it, "stop" its stream, or "reject" it."""
+    """What is to be done with a job now: "run" it or let it go on, "stop" or "pause" its stream, or "reject" it."""
 
-    verb: Literal["run", "stop", "reject"]
+    verb: Literal["run", "stop", "pause", "reject"]
     job: Job
 
 
@@ -30,12 +30,16 @@ class Total:
     Args:
         first_token_ms: from its start; -1 before it.
         queue_ms: how long it waited to start.
+        has_token: whether there was one since it started, or went on after a pause.
     """
 
     job: Job
     output_tokens: int
     first_token_ms: int
     queue_ms: int
+    has_token: bool = False
+    pauses: int = 0
+    paused_ms: int = 0
 
 
 class Scheduler(Protocol):
@@ -55,6 +59,14 @@ class Scheduler(Protocol):
 
     async def orders(self, now_ms: float) -> list[Order]:
         """What is to be done, since the last time of asking."""
+
+
+@runtime_checkable
+class Pausing(Scheduler, Protocol):
+    """One that also orders pauses."""
+
+    async def requeue(self, total: Total, now_ms: float) -> None:
+        """A stream was closed as ordered; the job waits to go on."""
 
 
 class Queue(Protocol):

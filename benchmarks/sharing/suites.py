@@ -97,10 +97,33 @@ def _neighbours() -> dict[str, Suite]:
                 targets,
                 is_small=machine != "A100" and hog == "decode-heavy",
             )
-    for machine in ("W16", "W4"):
+    return suites
+
+
+def _pauses() -> dict[str, Suite]:
+    """Ways to a slot where there are few of them, and where memory is what there is little of."""
+    aims = (
+        Target("p99 / alone", "≤", 5, 9),
+        Target("p50 / alone", "≤", 2, 3),
+        Target("throughput / FCFS", "≥", 0.98, 0.95),
+    )
+    ways = {"none": (), "static": (), "adaptive": (), "pause": aims, "pause, cached": aims}
+    suites = {
+        f"{machine} {hog}, {way}": Suite(
+            f"{machine}, {hog}: {way}",
+            neighbours.protected(machine, hog, way),
+            targets,
+            is_small=machine == "W4" and hog == "decode-heavy" and way == "pause",
+        )
+        for machine in ("W16", "W4")
+        for hog in neighbours.HOGS
+        for way, targets in ways.items()
+    }
+    for machine in ("A100", "H100"):
         for hog in neighbours.HOGS:
-            targets = (Target("p99 / alone", "≤", 5), Target("throughput / FCFS", "≥", 0.98))
-            suites[f"{machine} {hog}"] = Suite(f"{machine}, hog: {hog}", neighbours.neighbour(machine, hog), targets)
+            suites[f"{machine} {hog}, pause"] = Suite(
+                f"{machine}, {hog}: pause", neighbours.protected(machine, hog, "pause"), aims
+            )
     return suites
 
 
@@ -127,6 +150,7 @@ WEIGHTED = (
 SUITE: Mapping[str, Suite] = {
     **_vtc(),
     **_neighbours(),
+    **_pauses(),
     "weights A10G": Suite("weights 1:1:2:4, A10G", fairness.weighted(A10G, 960_000.0), WEIGHTED),
     "weights A100": Suite("weights 1:1:2:4, A100", fairness.weighted(A100, 240_000.0), WEIGHTED),
     "weights small": Suite("weights 1:1:2:4, A10G, short", fairness.weighted(A10G, 300_000.0), (JAIN,), is_small=True),

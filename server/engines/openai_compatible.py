@@ -13,9 +13,9 @@ import structlog
 from server.engines.addresses import CheckedResolver
 from server.engines.isolation import OWNERS, Isolation, Pins, keeps_apart
 from server.engines.metrics import read_pressure
-from server.engines.resumption import COMPLETIONS, SURFACES, TRACES, resumed, traced
+from server.engines.resuming import Resuming
 from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound, Unavailable, WirthforgeError
-from server.messages import Pressure, ServedModel, Surface, Written
+from server.messages import Pressure, ServedModel, Surface
 
 ROUTES: dict[Surface, str] = {
     "chat.completions": "/chat/completions",
@@ -69,7 +69,7 @@ def _version(value: object) -> str:
     return value[:VERSION_CHARACTERS_MAX] if isinstance(value, str) and value.isprintable() else ""
 
 
-class OpenAICompatible:
+class OpenAICompatible(Resuming):
     """An adapter for one base URL.
 
     Args:
@@ -269,29 +269,8 @@ class OpenAICompatible:
             raise
         return reply
 
-    @property
-    def continues(self) -> frozenset[Surface]:
-        """Where it should be able to go on with an answer."""
-        return SURFACES.get(self._dialect, COMPLETIONS)
-
-    def traced(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The body with which it tells ids; see `Resumes`."""
-        return traced(self._dialect, body)
-
-    def untraced(self, events: bytes) -> bytes:
-        """Events without what `traced` asked for."""
-        traces = TRACES.get(self._dialect)
-        return events if traces is None else traces.sub(b"", events)
-
-    async def resume(
-        self, surface: Surface, body: dict[str, Any], written: Written, request_id: str, salt: str
-    ) -> tuple["OpenAIReply", int]:
-        """Go on with an answer; see `Resumes`."""
-        rest = await resumed(self._dialect, surface, body, written, self._ask)
-        return await self.open(rest.surface, rest.body, request_id, salt), rest.written
-
-    async def _ask(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
-        """POST to a route outside of /v1, for the object that comes back."""
+    async def ask(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """POST to a route outside of /v1, for the object that comes back. Raises EngineFailed."""
         url = self.base_url.removesuffix("/v1") + route
         try:
             timeout = aiohttp.ClientTimeout(total=PROBE_MS_MAX / 1000)

@@ -14,7 +14,7 @@ state.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -31,7 +31,7 @@ from server.sharing.ends import Ends
 from server.sharing.lease import Asking, Lease, Outcome
 from server.sharing.outlook import Outlook
 from server.sharing.refusals import budget_headers, refusal
-from server.sharing.waiting import QuotasChanged, Waiting, heed_cancellation
+from server.sharing.waiting import QuotasChanged, Waiting, heed_cancellation, stand_by
 from server.telemetry import (
     FIRST_TOKEN_SECONDS,
     GATE_QUEUE_SECONDS,
@@ -46,9 +46,6 @@ IDLE_REPORT_MS = 1_000
 TEND_MS = 1_000
 LISTEN_MS = 2_000
 RETRY_MS = 250
-# How often a waiting request is told where it stands, and how soon for the first time.
-TELL_MS = 1_000
-TELL_FIRST_MS = 250
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -196,7 +193,9 @@ class Gate:
             if admission.state == "queued":
                 waiting.has_entered = True
                 self._came.set()
-                await self._wait(waiting, asking, budget_headers(asking.limits, admission.budget))
+                headers = budget_headers(asking.limits, admission.budget)
+                async with asyncio.timeout(self._settings.queue_wait_ms_max / 1000):
+                    await stand_by(waiting, asking, headers, outlook=self._outlook, clock=self._clock)
             elif admission.state != "running":
                 await self._refuse(admission, asking)
         except TimeoutError:
@@ -262,26 +261,6 @@ class Gate:
                 room_in_ms = await self._outlook.room_in_ms(asking.entry.user)
         REFUSALS.labels(asking.entry.engine, admission.state).inc()
         raise refusal(admission, asking.limits, room_in_ms=room_in_ms)
-
-    async def _wait(self, waiting: Waiting, asking: Asking, headers: Mapping[str, str]) -> None:
-        """Until it is this one's turn. Raises TimeoutError after `queue_wait_ms_max`."""
-        pause_ms, entry = TELL_FIRST_MS, asking.entry
-        # The first estimate, and when it was made.
-        told: tuple[int, int] | None = None
-        async with asyncio.timeout(self._settings.queue_wait_ms_max / 1000):
-            while not (await asyncio.wait([waiting.turn], timeout=pause_ms / 1000))[0]:
-                heed_cancellation()
-                pause_ms = TELL_MS
-                with suppress(RedisError, OSError):
-                    standing = await self._outlook.standing(entry.id, entry.user)
-                    if told is None and (estimate_ms := self._outlook.estimate_ms(entry.id)) is not None:
-                        told = estimate_ms, self._clock.monotonic_ms()
-                    if asking.tell is not None and standing is not None:
-                        await asking.tell(standing, headers)
-        waiting.turn.result()
-        if told is not None:
-            estimate_ms, then_ms = told
-            self._outlook.learn(entry.user, estimate_ms, self._clock.monotonic_ms() - then_ms)
 
     def _hurry(self, lease: Lease) -> None:
         """Its prompt is read: another may be, if one waits."""

@@ -1,9 +1,19 @@
 """Requests that wait in the queue of this replica."""
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
 
+from redis.exceptions import RedisError
+
+from server.clock import Clock
 from server.errors import WirthforgeError
 from server.sharing.lease import Asking, Lease
+from server.sharing.outlook import Outlook
+
+# How often a waiting request is told where it stands, and how soon for the first time.
+TELL_MS = 1_000
+TELL_FIRST_MS = 250
 
 
 def heed_cancellation() -> None:
@@ -38,3 +48,29 @@ class Waiting:
         """It may not."""
         if not self.turn.done():
             self.turn.set_exception(error)
+
+
+async def stand_by(
+    waiting: Waiting, asking: Asking, headers: Mapping[str, str], *, outlook: Outlook, clock: Clock
+) -> None:
+    """Until it is this one's turn; its client is told meanwhile, and the outlook learns how good its estimate was.
+
+    Raises:
+        WirthforgeError: it may not run after all.
+    """
+    pause_ms, entry = TELL_FIRST_MS, asking.entry
+    # The first estimate, and when it was made.
+    told: tuple[int, int] | None = None
+    while not (await asyncio.wait([waiting.turn], timeout=pause_ms / 1000))[0]:
+        heed_cancellation()
+        pause_ms = TELL_MS
+        with suppress(RedisError, OSError):
+            standing = await outlook.standing(entry.id, entry.user)
+            if told is None and (estimate_ms := outlook.estimate_ms(entry.id)) is not None:
+                told = estimate_ms, clock.monotonic_ms()
+            if asking.tell is not None and standing is not None:
+                await asking.tell(standing, headers)
+    waiting.turn.result()
+    if told is not None:
+        estimate_ms, then_ms = told
+        outlook.learn(entry.user, estimate_ms, clock.monotonic_ms() - then_ms)

@@ -294,7 +294,7 @@ async def test_who_waits_sees_where_and_who_leaves_frees_the_slot(
     make_box: MakeBox, settings: Settings, tgi_order: tgi_engine.Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Comments tell the place in the queue; a client that goes stops its engine."""
-    monkeypatch.setattr("server.sharing.gate.TELL_FIRST_MS", 20)
+    monkeypatch.setattr("server.sharing.waiting.TELL_FIRST_MS", 20)
     tgi_order.hold.clear()
     tgi_order.held_after = 1
     tgi_order.info["max_concurrent_requests"] = 2

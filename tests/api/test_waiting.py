@@ -25,8 +25,8 @@ CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content":
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits is told every few milliseconds, from a fresh look."""
-    monkeypatch.setattr("server.sharing.gate.TELL_MS", 20)
-    monkeypatch.setattr("server.sharing.gate.TELL_FIRST_MS", 20)
+    monkeypatch.setattr("server.sharing.waiting.TELL_MS", 20)
+    monkeypatch.setattr("server.sharing.waiting.TELL_FIRST_MS", 20)
     monkeypatch.setattr("server.sharing.outlook.FRESH_MS", 10)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -33,14 +32,14 @@ def engine_of(llama: Llama, name: str = "w") -> OpenAICompatible:
 
 
 @pytest.fixture
-async def box(make_box: MakeBox, settings: Settings, wandering: Llama) -> AsyncIterator[Box]:
+async def box(make_box: MakeBox, settings: Settings, wandering: Llama) -> Box:
     """Two slots, on an engine that is known to go on with answers."""
     box = await make_box(replace(settings, reserved_slots=0), engines=[engine_of(wandering)])
     admin = await box.person("root", "admin")
     async with box.http(headers=admin.bearer) as client:
         found = (await client.post("/api/admin/engines/test/w", timeout=60)).json()
     assert found["continues"] == "yes", found
-    yield box
+    return box
 
 
 async def whole(box: Box, person: Person, body: dict[str, Any]) -> httpx.Response:

@@ -12,8 +12,8 @@ from quotas.window import Window
 from server.errors import InvalidRequest, TooMany
 from server.settings import Settings
 from server.sharing.gate import Gate
-from server.sharing.waiting import QuotasChanged
 from server.sharing.lease import Lease
+from server.sharing.waiting import QuotasChanged
 from tests.sharing.replicas import ENGINE, House, VirtualHouse, asking, entry, house_of, virtual_house_of
 
 Told = list[tuple[int, int | None, dict[str, str]]]
@@ -22,8 +22,8 @@ Told = list[tuple[int, int | None, dict[str, str]]]
 @pytest.fixture
 async def house(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     """A house in real time, where who waits is told often."""
-    monkeypatch.setattr("server.sharing.gate.TELL_MS", 10)
-    monkeypatch.setattr("server.sharing.gate.TELL_FIRST_MS", 10)
+    monkeypatch.setattr("server.sharing.waiting.TELL_MS", 10)
+    monkeypatch.setattr("server.sharing.waiting.TELL_FIRST_MS", 10)
     monkeypatch.setattr("server.sharing.outlook.FRESH_MS", 5)
     async with house_of(redis, Settings(queue_wait_ms_max=20_000, redis_grace_ms=300)) as house:
         yield house

@@ -1,10 +1,11 @@
-"""A model that wanders: every token depends on all before it, so that a wrong token at a seam shows in all that follows.
+"""A model that wanders: every token depends on all before it, so a wrong token at a seam shows in all that follows.
 
 A llama with random attention over a word list whose words can be cut into tokens in several ways. A matrix of allowed
 successors keeps the bytes of a letter together, in the order that UTF-8 asks for; among those allowed the attention,
 random and fixed by a seed, decides.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import gguf
@@ -75,7 +76,7 @@ def _successors(size: int) -> np.ndarray:
         allowed[[*words, *firsts], this] = True
     for letter in LETTERS:
         octets = [3 + octet for octet in letter.encode()]
-        for before, after in zip(octets, octets[1:], strict=False):
+        for before, after in pairwise(octets):
             allowed[:, before] = False
             allowed[after, before] = True
     return allowed

@@ -24,6 +24,9 @@ TOKENS_PER_PICTURE = 500
 # first.
 PRIVATE_FIELDS = frozenset({"cache_salt", "id_slot", "cache_prompt", "priority"})
 
+# The same in a part of a message: names of pictures that an engine may have in its cache, of whomever (vLLM, SGLang).
+PRIVATE_PART_FIELDS = frozenset({"uuid", "content_hash"})
+
 # OpenAI's word for "cheaper, when there is room".
 REVOCABLE_TIER = "flex"
 
@@ -127,6 +130,7 @@ def parse(surface: Surface, raw: bytes, request_id: UUID) -> ModelRequest:
         raise InvalidRequest(f"{f'{param}: ' if param else ''}{reason}.", param=param) from None
     for field in PRIVATE_FIELDS & body.keys():
         del body[field]
+    _forget_names_of_pictures(body.get("messages"))
     # Ours to obey; engines may refuse a tier that they do not know.
     body.pop("service_tier", None)
     inputs = wire.inputs()
@@ -145,6 +149,16 @@ def parse(surface: Surface, raw: bytes, request_id: UUID) -> ModelRequest:
         answers=answers,
         is_revocable=bool(generation and generation.service_tier == REVOCABLE_TIER),
     )
+
+
+def _forget_names_of_pictures(messages: object) -> None:
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            places = [part, *part.values()] if isinstance(part, dict) else []
+            for place in places:
+                for field in PRIVATE_PART_FIELDS & place.keys() if isinstance(place, dict) else ():
+                    del place[field]
 
 
 def _answers(wire: Wire, inputs: int) -> int:

@@ -31,6 +31,8 @@ WORDS = 300
 LONG_TOKENS = 2048
 SHORT_TOKENS = 4
 STOPS_MS_MAX = 2_000
+# What the questions before have left behind.
+IDLE_MS_MAX = 5_000
 LOOK_EVERY_MS = 50
 TEST_MS_MAX = 120_000
 CUT_PROMPT = "Tell me in some sentences what the sea is like."
@@ -87,7 +89,7 @@ class _Test:
         first = await self._usage(prompt, "one")
         again = await self._usage(prompt, "one")
         other = await self._usage(prompt, "other")
-        counts: Verdict = "no" if first is None else "yes"
+        counts: Verdict = "yes" if first is not None and _is_plausible(first) else "no"
         if again is None or other is None or not (own := _cached(again)):
             return counts, "unknown"
         # A template's first words are everybody's.
@@ -135,7 +137,7 @@ class _Test:
 
     async def stopping(self) -> tuple[Verdict, int | None]:
         """Whether it stops when its client goes, and after how long."""
-        if await self._idle_after_ms() is None:
+        if await self._idle_after_ms(IDLE_MS_MAX) is None:
             return "unknown", None  # it does not tell, or others run on it
         reply = await self._open("count to a million", "one", LONG_TOKENS)
         try:
@@ -145,14 +147,14 @@ class _Test:
             reply.close()
         if not is_running:
             return "unknown", None  # its answer was over before anybody could leave
-        after_ms = await self._idle_after_ms()
+        after_ms = await self._idle_after_ms(STOPS_MS_MAX)
         return ("no", None) if after_ms is None else ("yes", after_ms)
 
-    async def _idle_after_ms(self) -> int | None:
-        """How long until nothing runs there; None if that does not come, or is not told."""
+    async def _idle_after_ms(self, ms_max: int) -> int | None:
+        """How long until nothing runs there; None if that does not come in time, or is not told."""
         began_ms = self._clock.monotonic_ms()
         while (running := await self._running()) != 0:
-            if running is None or self._clock.monotonic_ms() - began_ms > STOPS_MS_MAX:
+            if running is None or self._clock.monotonic_ms() - began_ms > ms_max:
                 return None
             await self._clock.sleep_ms(LOOK_EVERY_MS)
         return self._clock.monotonic_ms() - began_ms
@@ -193,6 +195,11 @@ def _body(model: str, prompt: str, tokens: int) -> dict[str, Any]:
         "stream_options": {"include_usage": True},
         "max_tokens": tokens,
     }
+
+
+def _is_plausible(usage: dict[str, Any]) -> bool:
+    read, wrote = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return isinstance(read, int) and isinstance(wrote, int) and read > 0 and 0 <= wrote <= SHORT_TOKENS * 2
 
 
 def _cached(usage: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ A test is real work on an engine that belongs to people, so without anybody aski
 - when nothing has run on the engine for a while, as far as this replica and the engine's own metrics tell, and it ends
   at once when somebody comes: then it is tried again later;
 - by one replica, which claims it in Postgres for as long as a test may take at most;
-- once, whatever it found, also if it failed;
+- once, whatever it found; one that failed again after an hour;
 - with a model that is in memory (residents.py). Where nobody knows which are, that is the one that has answered
   somebody just before.
 
@@ -19,7 +19,7 @@ When an admin adds an engine it is tested at once, and where nobody knows what i
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -49,6 +49,8 @@ IDLE_MS_MIN = 20_000
 GIVE_WAY_EVERY_MS = 100
 # Whoever holds it has ended or is dead by then.
 CLAIM_MS = TEST_MS_MAX + 30_000
+# One that could not be asked may only have been busy.
+FAILED_AGAIN_MS = 3_600_000
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +133,9 @@ class Promises:
         known = {}
         for row in rows:
             with suppress(msgspec.ValidationError):  # of another version of this server
-                known[row.engine] = _identity(row), msgspec.convert(row.found, Conformance)
+                found = msgspec.convert(row.found, Conformance)
+                if not (found.error and row.tested_at and row.tested_at < self._failed_before()):
+                    known[row.engine] = _identity(row), found
         self._known = known
 
     async def test(self, name: str, caused_by: str) -> Conformance:
@@ -262,7 +266,8 @@ class Promises:
         row = ConformanceRow
         is_free = or_(row.claimed_until.is_(None), row.claimed_until < now)
         is_other = tuple_(row.kind, row.url, row.version) != (identity.kind, identity.url, identity.version)
-        wanted = is_free if is_again else is_free & or_(row.found.is_(None), is_other)
+        has_failed = row.found["error"].astext.is_not(None) & (row.tested_at < self._failed_before())
+        wanted = is_free if is_again else is_free & or_(row.found.is_(None), is_other, has_failed)
         values = {"engine": name, **msgspec.to_builtins(identity), "claimed_until": until}
         claim = (
             insert(row)
@@ -272,6 +277,10 @@ class Promises:
         )
         async with self._database.transaction() as session:
             return (await session.execute(claim)).first() is not None
+
+    def _failed_before(self) -> datetime:
+        """Tests that failed earlier are done again."""
+        return self._clock.now() - timedelta(milliseconds=FAILED_AGAIN_MS)
 
     async def _keep(self, name: str, identity: Identity, found: Conformance | None) -> None:
         """What was found; nothing if the test was given up. The engine may be gone meanwhile."""

@@ -41,3 +41,12 @@ def test_one_slot_is_no_crowd(body: dict[str, object]) -> None:
     """A request that would fill the engine by itself is refused, with the number it may have."""
     with pytest.raises(InvalidRequest, match=f"one request may have {ANSWERS_MAX}"):
         parse("completions", msgspec.json.encode({"model": "m", **body}), uuid4())
+
+
+def test_names_of_pictures_do_not_reach_engines() -> None:
+    """By such a name a request could see a picture that somebody else has sent."""
+    picture = {"type": "image_url", "uuid": "theirs", "image_url": {"url": "data:,", "content_hash": "theirs"}}
+    message = {"role": "user", "content": [{"type": "text", "text": "what is it?"}, picture]}
+    request = parse("chat.completions", msgspec.json.encode({"model": "m", "messages": [message]}), uuid4())
+    part = request.body["messages"][0]["content"][1]
+    assert part == {"type": "image_url", "image_url": {"url": "data:,"}}

@@ -19,7 +19,7 @@ from server.engines.ollama import Ollama
 from server.engines.openai_compatible import OpenAICompatible
 from server.engines.places import Load, Placed
 from server.engines.pool import Pool
-from server.engines.promises import CLAIM_MS, IDLE_MS_MIN, LOOK_EVERY_MS, Promises, address_of
+from server.engines.promises import FAILED_AGAIN_MS, CLAIM_MS, IDLE_MS_MIN, LOOK_EVERY_MS, Promises, address_of
 from server.engines.protocol import Engine
 from server.engines.registry import Registry
 from server.engines.residents import Residents
@@ -31,7 +31,7 @@ from tests.stand_ins.openai_engine import Order
 
 NAME = "gpu"
 # Of the caches; whether it stops cannot be told from this stand-in without a page of metrics.
-REQUESTS_PER_TEST = 3
+REQUESTS_PER_TEST = 4
 
 
 class Nothing:
@@ -328,7 +328,7 @@ async def test_one_whose_models_the_server_moves_waits_for_the_residency(
 async def test_one_that_is_tested_for_whom_nobody_asked_may_fail_once(
     database: Database, clock: FakeClock, order: Order, engine_url: str
 ) -> None:
-    """What went wrong is kept, and it is not tried again and again; an admin may."""
+    """What went wrong is kept, and it is not tried again for an hour; an admin may."""
 
     async def refuse(*_: object) -> web.StreamResponse:
         return web.Response(status=500)
@@ -342,6 +342,24 @@ async def test_one_that_is_tested_for_whom_nobody_asked_may_fail_once(
         assert len(order.seen) == 1
         order.behaviour = None
         assert (await replica.promises.test(NAME, "root")).error is None
+
+
+async def test_one_that_failed_is_tested_again_after_an_hour(
+    database: Database, clock: FakeClock, order: Order, engine_url: str
+) -> None:
+    """It may only have been busy."""
+
+    async def refuse(*_: object) -> web.StreamResponse:
+        return web.Response(status=500)
+
+    order.behaviour = refuse
+    async with replica_of(database, clock, engine_at(engine_url)) as replica:
+        await replica.pass_time(3 * IDLE_MS_MIN)
+        order.behaviour = None
+        await replica.pass_time(FAILED_AGAIN_MS + 3 * IDLE_MS_MIN)
+        found = replica.promises.found(NAME)
+        assert found is not None
+        assert found.error is None
 
 
 async def test_who_asks_is_told_what_cannot_be_tested(database: Database, clock: FakeClock) -> None:

@@ -4,9 +4,9 @@
     python -m benchmarks.neighbour --llama    the embedded llama.cpp with a slow model, 4 slots
 
 The hog keeps 64 requests outstanding. The victim asks now and then (exponential gaps, seeded). Without a gateway both
-ask the engine itself. The reserve is the curve that an admin chooses from: each kept slot costs 1/slots of throughput
-while somebody light is about, and spares that person the wait for somebody else's answer. The victim's first visit is
-told apart: before it nobody is known to be about, and the hog has every slot.
+ask the engine itself. What an admin chooses from: slots that are kept cost 1/slots of throughput each while somebody
+light is about, always (static) or as far as a bound allows (adaptive); an answer that pauses costs what it reads again.
+The victim's first visit is told apart: before it nobody is known to be about, and the hog has every slot.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import asyncio
 import random
 import statistics
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -31,7 +31,15 @@ from server.embedded.llama import Llama
 
 OUTSTANDING = 64
 REFUSED_MS = 50
-RESERVES = (0, 1, 2)
+# What is compared: the settings, and the hog's service tier.
+WAYS: Mapping[str, tuple[Mapping[str, int], str]] = {
+    "nothing kept, no pauses": ({"reserved_slots": 0, "pauses_max": 0}, ""),
+    "nothing kept, hog is revocable": ({"reserved_slots": 0, "pauses_max": 0}, "flex"),
+    "one slot kept always": ({"reserved_slots": 1, "pauses_max": 0, "reserve_percent_max": 100}, ""),
+    "one slot kept, at 10 %": ({"reserved_slots": 1, "pauses_max": 0}, ""),
+    "two slots kept always": ({"reserved_slots": 2, "pauses_max": 0, "reserve_percent_max": 100}, ""),
+    "pauses (the default)": ({}, ""),
+}
 SLOTS = (4, 16)
 LLAMA_SLOTS = 4
 
@@ -149,8 +157,8 @@ async def run(
     return light, rate
 
 
-# A box with so many reserved slots; gives its address.
-MakeBox = Callable[[int], AbstractAsyncContextManager[str]]
+# A box with these settings; gives its address.
+MakeBox = Callable[[Mapping[str, int]], AbstractAsyncContextManager[str]]
 
 
 async def compare(engine: str, key: str, boxes: MakeBox, keys: dict[str, str], load: Load) -> None:
@@ -160,13 +168,25 @@ async def compare(engine: str, key: str, boxes: MakeBox, keys: dict[str, str], l
     print(f"  engine itself, alone            {alone.row(alone)}", flush=True)
     beside, best = await run(engine, direct, load)
     print(f"  engine itself, beside the hog   {beside.row(alone)}   {best:6.0f} tokens/s", flush=True)
-    for reserve in RESERVES:
-        async with boxes(reserve) as box:
-            quiet, _ = await run(f"{box}/v1", keys, load, with_hog=False)
-            show(f"reserve {reserve}, beside the hog    ", await run(f"{box}/v1", keys, load), quiet, best)
-        async with boxes(reserve) as box:
-            came = await run(f"{box}/v1", keys, load, tier="flex")
-            show(f"reserve {reserve}, hog is revocable  ", came, quiet, best)
+    quiet = None
+    for name, (settings, tier) in WAYS.items():
+        async with boxes(settings) as box:
+            await examined(box, keys["admin"])
+            if quiet is None:
+                quiet, _ = await run(f"{box}/v1", keys, load, with_hog=False)
+            show(f"{name:30}", await run(f"{box}/v1", keys, load, tier=tier), quiet, best)
+
+
+async def examined(box: str, key: str) -> None:
+    """What the engine can is found out, so that it is known before the run."""
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session:
+        async with session.get(f"{box}/api/admin/engines") as response:
+            names = [engine["name"] for engine in await response.json()]
+        for name in names:
+            async with session.post(f"{box}/api/admin/engines/test/{name}") as response:
+                found = await response.json()
+                if found.get("continues") != "yes":
+                    raise RuntimeError(f"the engine cannot go on with answers: {found}")
 
 
 def show(name: str, came: tuple[Tally, float], quiet: Tally, best: float) -> None:
@@ -183,8 +203,8 @@ async def with_simulated(services: Stage, slots: int) -> None:
         await until_up(f"{engine}/models", session)
 
         @asynccontextmanager
-        async def boxes(reserve: int) -> AsyncIterator[str]:
-            async with services.box(engine, session, engine_slots=slots, reserved_slots=reserve) as (box, _):
+        async def boxes(settings: Mapping[str, int]) -> AsyncIterator[str]:
+            async with services.box(f"vllm+{engine}", session, engine_slots=slots, **settings) as (box, _):
                 yield box
 
         print(f"\n{slots} slots, simulated; hog: {OUTSTANDING} outstanding, {SIMULATED.hog_tokens} tokens each")
@@ -201,14 +221,12 @@ async def with_llama(services: Stage) -> None:
         await llama.start()
 
         @asynccontextmanager
-        async def boxes(reserve: int) -> AsyncIterator[str]:
+        async def boxes(settings: Mapping[str, int]) -> AsyncIterator[str]:
             await llama.stop()
             port = free_port()
-            flags = ("--port", str(port), "--data-dir", str(folder / f"data{reserve}"), "--model", str(path))
-            environment = dict(services.environment) | {
-                "WIRTHFORGE_RESERVED_SLOTS": str(reserve),
-                "WIRTHFORGE_MODEL_SLOTS": str(LLAMA_SLOTS),
-            }
+            flags = ("--port", str(port), "--data-dir", str(folder / f"data{port}"), "--model", str(path))
+            environment = dict(services.environment) | {"WIRTHFORGE_MODEL_SLOTS": str(LLAMA_SLOTS)}
+            environment |= {f"WIRTHFORGE_{name.upper()}": str(value) for name, value in settings.items()}
             async with program("server", "up", *flags, environment=environment), aiohttp.ClientSession() as session:
                 await until_up(f"http://127.0.0.1:{port}/readyz", session)
                 yield f"http://127.0.0.1:{port}"
@@ -219,7 +237,7 @@ async def with_llama(services: Stage) -> None:
 
 async def main(*, use_llama: bool) -> None:
     """Everything."""
-    async with stage("hog", "victim") as services:
+    async with stage("admin", "hog", "victim") as services:
         if use_llama:
             await with_llama(services)
             return

@@ -93,7 +93,7 @@ class Stage:
 
 @asynccontextmanager
 async def stage(*names: str) -> AsyncIterator[Stage]:
-    """Postgres and Redis, embedded, and people with keys."""
+    """Postgres and Redis, embedded, and people with keys; one who is called admin is one."""
     folder = Path(tempfile.mkdtemp(prefix="wf-"))
     postgres, redis = Postgres(folder, clock), Redis(folder, clock)
     try:
@@ -103,7 +103,7 @@ async def stage(*names: str) -> AsyncIterator[Stage]:
         database = Database(postgres.url, connections_max=1)
         access, keys = Access(Ledger(connect_redis(redis.url)), clock), {}
         for name in names:
-            user = await Users(database, access, Passwords(), clock).add(name, "member")
+            user = await Users(database, access, Passwords(), clock).add(name, "admin" if name == "admin" else "member")
             _, keys[name] = await ApiKeys(database, access, clock).create(user.id, "benchmark")
         await database.close()
         yield Stage({"DATABASE_URL": postgres.url, "REDIS_URL": redis.url}, keys)

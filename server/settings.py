@@ -62,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reserved_slots: Annotated[int, Meta(ge=-1)] = -1
     # What keeping them may cost of an engine's throughput, in percent, over a minute; large engines keep theirs always.
     reserve_percent_max: Annotated[int, Meta(ge=0, le=100)] = 10
+    # How often one answer may pause for somebody light, where the engine can go on with it later. 0: never.
+    pauses_max: Annotated[int, Meta(ge=0, le=100)] = 8
     # What tokens cost, as model=input:output; a model that is not named costs what was measured, until then 1:2.
     costs: tuple[str, ...] = ()
     # How fast each model is is measured once, when it is in memory and nobody uses its engine.

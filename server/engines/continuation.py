@@ -14,11 +14,13 @@ several states, log probabilities at the seam would be those of a prompt, and a 
 given back as what it was.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from server.errors import EngineFailed
 from server.messages import ModelRequest, Piece, Written
 
 # Longer answers are not paused: all that passes is kept until the answer ends.
@@ -31,11 +33,16 @@ STATEFUL = frozenset(
         *("grammar", "json_schema", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "regex"),
         *("guided_grammar", "ebnf", "thinking_token_budget", "n_probs", "return_tokens", "return_token_ids"),
         *("presence_penalty", "frequency_penalty", "repetition_penalty", "mirostat", "prompt_logprobs"),
+        *("continue_final_message", "documents", "truncate_prompt_tokens", "prompt_embeds", "use_beam_search"),
     }
 )
 # As they are: whoever names them so asks for nothing.
 HARMLESS: tuple[object, ...] = (None, False, 0, [], {}, {"type": "text"})
-THOUGHTS = (b'"reasoning_content":"', b'"reasoning":"', b'"tool_calls":[')
+# How the prompt is made; what these are by default is not what they are when they are false.
+PROMPTING = ("add_generation_prompt", "add_special_tokens")
+# Quotes inside of a text are escaped, so these are found only where they are meant.
+THOUGHT = re.compile(rb'"(?:reasoning_content|reasoning)"\s*:\s*"[^"]|"tool_calls"\s*:\s*\[\s*[^\]\s]')
+FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 
 
 def is_continuable(request: ModelRequest) -> bool:
@@ -45,15 +52,19 @@ def is_continuable(request: ModelRequest) -> bool:
         return False
     if any(body.get(name) not in HARMLESS for name in STATEFUL & body.keys() if name != "repetition_penalty"):
         return False
-    if body.get("repetition_penalty") not in {None, 1}:
+    if body.get("repetition_penalty") not in {None, 1} or any(body.get(name) is not None for name in PROMPTING):
         return False
     if request.surface == "completions":
         return isinstance(body.get("prompt"), str)
     messages = body.get("messages")
-    return isinstance(messages, list) and all(
-        isinstance(message, dict) and isinstance(message.get("content"), str) and not message.get("tool_calls")
-        for message in messages
-    )
+    if not (isinstance(messages, list) and all(map(_is_plain, messages))):
+        return False
+    # The beginning of an answer that the client wrote: some engines go on with it, and some begin anew.
+    return bool(messages) and messages[-1].get("role") != "assistant"
+
+
+def _is_plain(message: object) -> bool:
+    return isinstance(message, dict) and isinstance(message.get("content"), str) and not message.get("tool_calls")
 
 
 class Record:
@@ -71,11 +82,13 @@ class Record:
     def keep(self, events: bytes) -> None:
         """Whole events, as they came from the engine."""
         self._bytes += len(events)
-        if self._bytes > RECORD_BYTES_MAX or any(mark in events for mark in THOUGHTS):
+        if self._bytes > RECORD_BYTES_MAX or THOUGHT.search(events) is not None:
             self.is_whole = False
             self._events.clear()
         if self.is_whole:
             self._events.append(events)
+            # Its client knows that it is over; what could still come is usage.
+            self.is_whole = FINISHED.search(events) is None
 
     def written(self, tokens: int) -> Written:
         """The answer so far, of so many tokens."""
@@ -108,7 +121,11 @@ class Splice:
         self._rest = b""
 
     def feed(self, chunk: bytes) -> tuple[bytes, bytes]:
-        """Bytes as they come; gives whole events as they came, and as the client and the meter get them."""
+        """Bytes as they come; gives whole events as they came, and as the client and the meter get them.
+
+        Raises:
+            EngineFailed: one of them is no JSON object.
+        """
         buffer = self._rest + (chunk.replace(b"\r", b"") if b"\r" in chunk else chunk)
         end = buffer.rfind(EVENT_END) + len(EVENT_END)
         if end < len(EVENT_END):
@@ -122,7 +139,9 @@ class Splice:
         if not event.startswith(b"data:") or text == b"[DONE]":
             return event + EVENT_END if event.strip() else b""
         message = _object(text)
-        if message is None or message.get("error"):
+        if message is None:
+            raise EngineFailed("The engine sent an event that is no JSON object.")
+        if message.get("error"):
             return event + EVENT_END  # the meter says what is wrong
         choices = [self._choice(choice) for choice in message.get("choices") or [] if isinstance(choice, dict)]
         if isinstance(usage := message.get("usage"), dict):

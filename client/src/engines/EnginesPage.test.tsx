@@ -27,7 +27,14 @@ const engine = (name: string, fields: Partial<Engine> = {}): Engine => ({
   isolates_caches: null,
   models: [{ id: 'tiny', context_tokens: 4096 }],
   reason: null,
-  conformance: { stops: 'yes', counts: 'yes', isolates: 'no', stopped_after_ms: 48, error: null },
+  conformance: {
+    stops: 'yes',
+    counts: 'yes',
+    isolates: 'no',
+    continues: 'yes',
+    stopped_after_ms: 48,
+    error: null,
+  },
   ...fields,
 })
 
@@ -121,7 +128,12 @@ beforeEach(() => {
     'POST /api/admin/engines/test/gpu': () =>
       refusal(503, 'Engine gpu does not answer: it is off.', { 'retry-after': '5' }),
     'POST /api/admin/engines/test/a%2Fb': () => {
-      const conformance = { stops: 'no', counts: 'no', isolates: 'unknown' } as const
+      const conformance = {
+        stops: 'no',
+        counts: 'no',
+        isolates: 'unknown',
+        continues: 'no',
+      } as const
       engines = [engine('a/b', { is_fixed: true, url: null, conformance })]
       return json(conformance)
     },

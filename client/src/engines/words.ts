@@ -4,7 +4,7 @@ import type { Conformance, Engine } from '../api/client'
 export type Verdict = Conformance['stops']
 
 export interface Finding {
-  name: 'stops' | 'counts' | 'isolates'
+  name: 'stops' | 'counts' | 'isolates' | 'continues'
   verdict: Verdict
   promise: string
   /** What follows where the engine does not keep the promise. */
@@ -28,9 +28,15 @@ const PROMISES: Omit<Finding, 'verdict'>[] = [
     warning:
       'It uses cached prompts of one person for another: from the time to the first word, somebody could tell what others asked.',
   },
+  {
+    name: 'continues',
+    promise: 'goes on with an answer that was cut off',
+    warning:
+      'Its answers cannot pause for somebody light, or move to it: some slots are kept free instead.',
+  },
 ]
 
-/** The three promises. Where no test could tell about the caches, the adapter may know. */
+/** The promises. Where no test could tell about the caches, the adapter may know. */
 export function findingsOf(found: Conformance | null, isolates: boolean | null): Finding[] {
   const told: Verdict = isolates === null ? 'unknown' : isolates ? 'yes' : 'no'
   return PROMISES.map((promise) => {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from benchmarks.sharing.album import draw
+from benchmarks.sharing.album import draw, waits_and_throughput
 from benchmarks.sharing.ledger_scheduler import redis_url
 from benchmarks.sharing.ours import Figures
 from benchmarks.sharing.report import plain_table, scheduler_table, target_table, verdicts
@@ -29,10 +29,13 @@ SEEDS, SMALL_SEEDS = 10, 2
 OUT = Path("docs") / "sharing-figures.md"
 
 
-async def pictures() -> dict[str, str]:
+async def pictures(results: dict[str, list[Figures]]) -> dict[str, str]:
     """Draw them."""
     async with redis_url() as url, Redis.from_url(url, decode_responses=True) as redis:
-        return await draw(redis)
+        images = await draw(redis)
+    if image := waits_and_throughput(results):
+        images["sharing-waits-throughput.svg"] = image
+    return images
 
 
 def page(results: dict[str, list[Figures]], images: Sequence[str], command: str, took_s: float) -> str:
@@ -40,9 +43,14 @@ def page(results: dict[str, list[Figures]], images: Sequence[str], command: str,
     day = SystemClock().now().date()
     seeds = len(next(iter(results.values())))
     vtc = [name for name in results if name in SUITES]
-    hogs = {name: runs for name, runs in results.items() if "p99 / alone" in runs[0] and "reserve" not in name}
+    ways = {name: runs for name, runs in results.items() if ", " in name}
+    hogs = {
+        name: runs
+        for name, runs in results.items()
+        if "p99 / alone" in runs[0] and "reserve" not in name and name not in ways
+    }
     reserves = {name: runs for name, runs in results.items() if name.startswith("reserve")}
-    rest = [name for name in results if name not in {*vtc, *hogs, *reserves}]
+    rest = [name for name in results if name not in {*vtc, *hogs, *ways, *reserves}]
     head = (
         f"`{command}` (version {VERSION}, {day}): the real scripts in a real Redis, engines simulated, {seeds} seeded"
         f" replays of each suite, mean ± standard deviation; it took {took_s / 60:.0f} minutes on two processors.\n"
@@ -53,6 +61,8 @@ def page(results: dict[str, list[Figures]], images: Sequence[str], command: str,
         parts += ["\n## VTC's workloads\n", *(scheduler_table(name, results[name]) for name in vtc)]
     if hogs:
         parts += ["\n## A noisy neighbour\n", plain_table(hogs)]
+    if ways:
+        parts += ["\n## Ways to a slot\n", plain_table(ways)]
     if reserves:
         parts += ["\n## Slots kept for sparse flows\n", plain_table(reserves)]
     parts += [f"\n## {SUITE[name].title}\n\n{plain_table({name: results[name]})}" for name in rest]
@@ -82,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(target_table(found))
     out = given.out or (None if given.small or given.only else OUT)
     if out:
-        images = asyncio.run(pictures())
+        images = asyncio.run(pictures(results))
         (out.parent / "images").mkdir(parents=True, exist_ok=True)
         for name, image in images.items():
             (out.parent / "images" / name).write_text(image)

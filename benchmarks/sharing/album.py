@@ -1,10 +1,13 @@
-"""Which pictures there are: service over time, and first tokens of light clients."""
+"""Which pictures there are: service over time, first tokens of light clients, what ways to a slot bring and cost."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
 
 from redis.asyncio import Redis
 
-from benchmarks.sharing import metrics, pictures
-from benchmarks.sharing.engine import A10G
-from benchmarks.sharing.ours import Ours, play
+from benchmarks.sharing import metrics, neighbours, pictures
+from benchmarks.sharing.engine import A10G, BOX4
+from benchmarks.sharing.ours import Figures, Ours, play
 from benchmarks.sharing.replay import Result
 from benchmarks.sharing.schedulers import Fcfs, Vtc, Windowed
 from benchmarks.sharing.vtc import LIGHT_CLIENTS, REAL_SLOTS
@@ -24,6 +27,40 @@ def service_rates(result: Result) -> dict[str, pictures.Points]:
         ]
         for client, words in NAMES.items()
     }
+
+
+# Ways to a slot, and what they are called in pictures.
+WAYS = {"none": "no slot kept", "static": "one kept", "adaptive": "one kept, for 10 %", "pause": "pause"}
+
+
+async def waits_over_time(redis: Redis) -> str:
+    """When the victim asked, and how long it waited, for each way to a slot."""
+    curves = {}
+    for way, ours in neighbours.protections(redis, BOX4).items():
+        if way in WAYS:
+            result = await ours.play(neighbours.beside("decode-heavy", 1, neighbours.UNTIL_MS), 1)
+            curves[WAYS[way]] = [
+                (record.arrived_ms / 1000, record.ttft_ms / 1000)
+                for record in result.records
+                if record.job.client == neighbours.VICTIM and record.has_begun
+            ]
+    title = "4 slots, a hog has them all: a light user's first token"
+    return pictures.lines(title, "second of the request", "seconds", curves, is_log=True)
+
+
+def waits_and_throughput(results: Mapping[str, Sequence[Figures]]) -> str | None:
+    """What each way to a slot costs of the throughput, and how long the victim waits; None where that was not run."""
+    groups: dict[str, dict[str, tuple[float, float]]] = {}
+    for machine, words in (("W16", "16 slots"), ("W4", "4 slots")):
+        for way, name in WAYS.items():
+            if runs := results.get(f"{machine} decode-heavy, {way}"):
+                wait_s = mean(run["p99 ms"] for run in runs) / 1000
+                place = wait_s, mean(run["throughput / FCFS"] for run in runs)
+                groups.setdefault(words, {})[name] = place
+    title = "A light user beside a hog: what the wait costs"
+    return (
+        pictures.points(title, "first token, p99, seconds", "throughput / FCFS", groups, y_min=0.8) if groups else None
+    )
 
 
 async def draw(redis: Redis) -> dict[str, str]:
@@ -56,4 +93,5 @@ async def draw(redis: Redis) -> dict[str, str]:
         waits,
         is_log=True,
     )
+    images["sharing-waits.svg"] = await waits_over_time(redis)
     return images

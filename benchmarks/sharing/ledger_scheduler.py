@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -222,5 +223,5 @@ class LedgerScheduler:
 
     async def settled(self) -> list[dict[str, str]]:
         """The usage events so far."""
-        events: list[tuple[str, dict[str, str]]] = await self.redis.xrange(f"wf:{{{self.box}}}:settled")
+        events: Any = await self.redis.xrange(f"wf:{{{self.box}}}:settled")
         return [fields for _, fields in events]

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from benchmarks.sharing.engine import A10G, A100, BOX4, BOX16, H100, Hardware
 from benchmarks.sharing.job import Job, Record
-from benchmarks.sharing.ledger_scheduler import LedgerScheduler
+from benchmarks.sharing.ledger_scheduler import OUTPUT_TOKENS_MAX, LedgerScheduler
 from benchmarks.sharing.replay import Replay, Result, Room, Workload
 from benchmarks.sharing.schedulers import Scheduler
 from quotas.window import Window, window_of
@@ -22,7 +22,7 @@ SLOTS = {A10G: 256, A100: 128, H100: 128, BOX16: 16, BOX4: 4}
 # The window that was tuned by hand for the small pool; what plain schedulers get there.
 TUNED_SLOTS = {**SLOTS, A10G: 28}
 KV_SHARE_MAX = 0.95
-# So often a server pauses one answer (server/sharing/lease.py).
+# So often a server pauses one answer (`pauses_max` of its settings).
 PAUSES_MAX = 8
 # What the gateway takes an answer to have grown by since it was last told.
 UNREPORTED_TOKENS = 8
@@ -31,6 +31,12 @@ UNREPORTED_TOKENS = 8
 def window(hardware: Hardware) -> Window:
     """What a server would set for it by itself."""
     return window_of(SLOTS[hardware], prefill_chunk_tokens=hardware.chunk_tokens, kv_tokens=hardware.pool_tokens)
+
+
+def _booked_tokens(record: Record) -> float:
+    """Of its answer: what there was when it started or went on and half of a usual one, and more once it has grown."""
+    foreseen = min(record.kept_tokens + record.usual_tokens / 2, OUTPUT_TOKENS_MAX)
+    return max(record.output_tokens, foreseen)
 
 
 def room_in(gates: Window) -> Room:
@@ -43,7 +49,7 @@ def room_in(gates: Window) -> Room:
         unread = sum(record.tokens_to_read for record in flying if not record.has_token)
         if unread and gates.prefill_tokens_max and unread + prompt > gates.prefill_tokens_max:
             return False
-        held = sum(record.job.prompt_tokens + max(record.output_tokens, record.usual_tokens / 2) for record in flying)
+        held = sum(record.job.prompt_tokens + _booked_tokens(record) for record in flying)
         need = max(job.prompt_tokens + usual(job.client) / 2 for job in heads)
         return held + need + UNREPORTED_TOKENS * (len(flying) + 1) <= gates.kv_tokens * KV_SHARE_MAX
 

@@ -101,28 +101,27 @@ def _neighbours() -> dict[str, Suite]:
 
 
 def _pauses() -> dict[str, Suite]:
-    """Ways to a slot where there are few of them, and where memory is what there is little of."""
-    aims = (
-        Target("p99 / alone", "≤", 5, 9),
-        Target("p50 / alone", "≤", 2, 3),
-        Target("throughput / FCFS", "≥", 0.98, 0.95),
-    )
-    ways = {"none": (), "static": (), "adaptive": (), "pause": aims, "pause, cached": aims}
-    suites = {
-        f"{machine} {hog}, {way}": Suite(
-            f"{machine}, {hog}: {way}",
-            neighbours.protected(machine, hog, way),
-            targets,
-            is_small=machine == "W4" and hog == "decode-heavy" and way == "pause",
-        )
-        for machine in ("W16", "W4")
-        for hog in neighbours.HOGS
-        for way, targets in ways.items()
-    }
+    """Ways to a slot where there are few of them, and where there is little memory."""
+    throughput = Target("throughput / FCFS", "≥", 0.98, 0.90)
+    suites = {}
+    for machine in ("W16", "W4"):
+        for hog in neighbours.HOGS:
+            # Who comes while a long prompt is read waits for its end, inside the engine.
+            far, near = (None, None) if hog == "long prompts" else (9, 3)
+            aims = (Target("p99 / alone", "≤", 5, far), Target("p50 / alone", "≤", 2, near), throughput)
+            for way in ("none", "static", "adaptive", "pause", "pause, cached"):
+                suites[f"{machine} {hog}, {way}"] = Suite(
+                    f"{machine}, hog: {hog}, {way}",
+                    neighbours.protected(machine, hog, way),
+                    aims if way.startswith("pause") else (),
+                    is_small=(machine, hog, way) == ("W4", "decode-heavy", "pause"),
+                )
     for machine in ("A100", "H100"):
         for hog in neighbours.HOGS:
             suites[f"{machine} {hog}, pause"] = Suite(
-                f"{machine}, {hog}: pause", neighbours.protected(machine, hog, "pause"), aims
+                f"{machine}, 128 slots, hog: {hog}, pause",
+                neighbours.protected(machine, hog, "pause"),
+                (Target("p99 / alone", "≤", 20 if hog == "long prompts" else 5, 30), throughput),
             )
     return suites
 

@@ -22,7 +22,7 @@ from server.engines.places import Loader
 from server.engines.pool import Pool, Route
 from server.engines.promises import Promises
 from server.engines.protocol import Engine, Resumes
-from server.errors import EngineFailed, EngineTimeout, WirthforgeError
+from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound, WirthforgeError
 from server.messages import ModelRequest, Written
 from server.sharing.gate import Gate
 from server.sharing.lease import Lease
@@ -33,6 +33,8 @@ PAUSED = b": paused another member is being served\n\n"
 MOVED = b": paused moving to another engine\n\n"
 # Engines that may fail in the midst of one answer before it fails.
 FAILURES_MAX = 1
+# The engine of a paused answer was removed; another took the request, but not its continuation.
+GONE, REFUSED = "engine_gone", "engine_does_not_continue"
 # An engine that does not stop when its client leaves is busy for so long at the most.
 LINGER_MS_MAX = 600_000
 
@@ -53,7 +55,9 @@ class Interruptions:
         """Where the answer is kept while it grows, if it could go on after an interruption."""
         if not isinstance(engine, Resumes) or request.surface not in engine.continues:
             return None
-        return Record() if self._promises.continues(engine.name) and is_continuable(request) else None
+        # One that writes on when it is left would be busy all the same.
+        is_able = self._promises.continues(engine.name) and self._promises.stops(engine.name) != "no"
+        return Record() if is_able and is_continuable(request) else None
 
     def leave(self, held: list[Lease]) -> None:
         """The client left. An engine that is known to go on all the same keeps the slot for as long as that takes."""
@@ -81,6 +85,8 @@ class Interruptions:
     def _requeue(self, stream: Stream, route: Route, stack: AsyncExitStack) -> None:
         stream.onward = route
         stream.requeued = asyncio.create_task(self._gate.requeue(stream.lease, route.engine.name))
+        # Its client may leave without having heard of it.
+        stream.requeued.add_done_callback(lambda task: task.cancelled() or task.exception())
         stack.callback(stream.requeued.cancel)
 
     def _elsewhere(self, stream: Stream) -> Route | None:
@@ -90,7 +96,11 @@ class Interruptions:
             routes = self._pool.routes_to(request.model, but={*stream.failed, stream.route.engine.name})
         except WirthforgeError:
             return None
-        return next((route for route in routes if self.record(request, route.engine) is not None), None)
+        return next((route for route in routes if self._is_well(route) and self.record(request, route.engine)), None)
+
+    def _is_well(self, route: Route) -> bool:
+        health = self._pool.health(route.engine.name)
+        return health is not None and health.is_up and health.breaker == "closed"
 
     async def forward(self, stream: Stream, stack: AsyncExitStack) -> AsyncIterator[bytes]:
         """The answer, over all interruptions.
@@ -119,13 +129,15 @@ class Interruptions:
                     raise
 
     def _goes_on(self, stream: Stream, error: WirthforgeError, stack: AsyncExitStack) -> bool:
-        """Whether another engine takes over from one that failed in mid-answer."""
-        if not isinstance(error, (EngineFailed, EngineTimeout)) or len(stream.failed) >= FAILURES_MAX:
+        """Whether another engine takes over from one that failed in mid-answer, or left while this was paused."""
+        is_gone = error.code == GONE and stream.lease.taken in {None, *INTERRUPTED}
+        has_failed = isinstance(error, (EngineFailed, EngineTimeout)) and stream.lease.taken is None
+        if not (is_gone or has_failed) or len(stream.failed) >= FAILURES_MAX:
             return False
-        route = self._elsewhere(stream) if stream.lease.taken is None and stream.can_go_on() else None
+        route = self._elsewhere(stream) if stream.can_go_on() else None
         if route is None:
             return False
-        log.warning("engine failed in mid-answer, another goes on", engine=stream.route.engine.name)
+        log.warning("engine failed in mid-answer, another goes on", engine=stream.route.engine.name, code=error.code)
         stream.failed.add(stream.route.engine.name)
         stream.lease.taken = "moved"
         self._requeue(stream, route, stack)
@@ -162,8 +174,16 @@ class Interruptions:
         if not is_same:
             written = written.without_ids()
         salt = await self._salts.of(lease.entry.user, request.model)
-        reply, read = await engine.resume(request.surface, for_engine(request, lease), written, str(request.id), salt)
+        try:
+            reply, read = await engine.resume(
+                request.surface, for_engine(request, lease), written, str(request.id), salt
+            )
+        except (InvalidRequest, NotFound) as error:
+            # Not its client's fault: the first engine has taken the very request.
+            raise EngineFailed(f"Engine {engine.name} does not go on with this answer.", code=REFUSED) from error
         stream.attempt.callback(reply.close)
+        stream.meter.cut()
+        stream.resumed_at = stream.meter.events
         stream.splice = Splice(record.envelope(), read)
         chunks = reply.chunks()
         return reply, put_back(await anext(chunks, b""), chunks)

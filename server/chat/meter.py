@@ -78,12 +78,19 @@ class Meter:
         self.events += count
         return events
 
+    def cut(self) -> None:
+        """The engine's stream was cut, and another goes on: what was no whole event comes again."""
+        self._rest = self._unread = b""
+        self._is_finished = False
+        self.fault = None
+
     def end(self) -> bytes:
         """The engine hung up; what is still owed to the client.
 
         Raises:
             EngineFailed: the stream is not complete.
         """
+        before = self.output_tokens, self.events
         rest = self.feed(EVENT_END) if self._rest.strip() else b""
         if self.fault is not None:
             raise self.fault
@@ -94,6 +101,7 @@ class Meter:
             self._read(event)
         self.output_tokens, self.events = counted
         if not self._is_finished:
+            self.output_tokens, self.events = before  # half an event is none
             raise EngineFailed("The engine stopped in the middle of its answer.", code="engine_stopped")
         self.is_complete = True
         return rest + DONE

@@ -47,6 +47,7 @@ class Stream:
         splice: from the first interruption on.
         failed: engines that failed in its midst.
         requeued, onward: while it waits for another slot, and where that will be.
+        resumed_at: events with text before it went on.
     """
 
     request: ModelRequest
@@ -62,6 +63,7 @@ class Stream:
     failed: set[str] = field(default_factory=set)
     requeued: asyncio.Task[None] | None = None
     onward: Route | None = None
+    resumed_at: int = 0
 
     def can_go_on(self) -> bool:
         """Whether it could be cut now, and go on."""
@@ -89,11 +91,11 @@ class Stream:
         lease, meter = self.lease, self.meter
         assert self.chunks is not None, "it is a stream"
         async for chunk in self.chunks:
-            if lease.taken in INTERRUPTED:
+            if self.requeued is not None:
                 return
             events = self._passed(chunk)
             lease.output_tokens = meter.output_tokens
-            if meter.has_first_token and not lease.has_token:
+            if meter.events > self.resumed_at and not lease.has_token:
                 lease.see_first_token()
                 self.reply.expect_tokens()
                 self.breaker.succeed()
@@ -105,7 +107,7 @@ class Stream:
                 raise fault
             if meter.is_complete:
                 return  # whether the engine hangs up or not
-        if lease.taken in INTERRUPTED:
+        if self.requeued is not None:
             return
         rest = meter.end()
         self.complete()

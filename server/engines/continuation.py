@@ -96,7 +96,8 @@ class Record:
         # Ids without their text yet: half a letter, or the beginning of what might be a stop string.
         while pieces and not pieces[-1].text:
             pieces.pop()
-        return Written(tuple(pieces), tokens)
+            tokens -= 1
+        return Written(tuple(pieces), max(tokens, 0))
 
     def envelope(self) -> dict[str, Any]:
         """What is the same in each event of this stream: its id, its kind, its model."""

@@ -37,6 +37,7 @@ from server.engines.drivers import CALL_MS_MAX, MOVE_MS_MAX, Control
 from server.engines.openai_compatible import OpenAICompatible
 from server.engines.places import State
 from server.engines.protocol import Reply
+from server.engines.resuming import Resuming
 from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound
 from server.messages import Pressure, ServedModel, Surface
 
@@ -92,7 +93,7 @@ class _Shown(msgspec.Struct):
     capabilities: list[str] | None = None
 
 
-class Ollama:
+class Ollama(Resuming):
     """An adapter for one Ollama, and the driver of its models (`drivers.Driver`).
 
     Ollama has slots as llama.cpp has them, chooses among them itself and has no parameter that keeps their prompt
@@ -147,6 +148,15 @@ class Ollama:
     @stall_s.setter
     def stall_s(self, stall_s: float) -> None:
         self._openai.stall_s = stall_s
+
+    @property
+    def dialect(self) -> str:
+        """Its kind; of which only chats go on, since a completion gets its model's template, too."""
+        return self.kind
+
+    async def ask(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """See `Resuming`."""
+        return await self._openai.ask(route, body)
 
     async def probe(self) -> tuple[ServedModel, ...]:
         """List the models of this machine, with the context that each has as far as Ollama tells it."""

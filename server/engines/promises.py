@@ -32,8 +32,8 @@ from sqlalchemy.dialects.postgresql import insert
 from server.clock import Clock
 from server.db.models import ConformanceRow
 from server.db.session import Database
+from server.deadline import first_of
 from server.engines.conformance import TEST_MS_MAX, Conformance, Verdict, examine
-from server.engines.deadline import first_of
 from server.engines.kinds import EngineSpec
 from server.engines.metrics import read_running
 from server.engines.ollama import Ollama

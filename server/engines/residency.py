@@ -28,7 +28,7 @@ from itertools import count
 import structlog
 
 from server.clock import Clock
-from server.engines.deadline import first_of, within
+from server.deadline import first_of, within
 from server.engines.drivers import Driver
 from server.engines.eviction import PINNED_MS, Plan, make_room
 from server.engines.gauge import Gauge, NoGauge

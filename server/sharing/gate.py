@@ -21,16 +21,17 @@ from typing import TypeVar
 import structlog
 from redis.exceptions import RedisError
 
-from quotas.ledger import Admission, Entry, Fact, Ledger, Progress, Requeued
+from quotas.ledger import Admission, Entry, Fact, Ledger, Requeued, State
 from quotas.window import Window
 from server.clock import Clock
+from server.deadline import first_of
 from server.errors import Unavailable, WirthforgeError
 from server.messages import Pressure
 from server.settings import Settings
 from server.sharing.ends import Ends
 from server.sharing.lease import Asking, Lease, Outcome
 from server.sharing.outlook import Outlook
-from server.sharing.refusals import budget_headers, refusal
+from server.sharing.refusals import budget_headers, lost, out_of_time, refusal, removed
 from server.sharing.waiting import QuotasChanged, Waiting, heed_cancellation, stand_by
 from server.telemetry import (
     FIRST_TOKEN_SECONDS,
@@ -89,10 +90,9 @@ class Gate:
         self.clear(engine)
         for waiting in list(self._waiting.values()):
             if waiting.entry.engine == engine:
-                self._leave(waiting.entry)
-                waiting.turn_away(
-                    Unavailable("The engine of this request was removed.", code="engine_gone", retry_after_s=1)
-                )
+                if waiting.lease is None:
+                    self._leave(waiting.entry)
+                waiting.turn_away(removed())
 
     async def expected_wait_ms(self, engine: str) -> float:
         """About how long a request that came now would wait there. Raises redis.RedisError."""
@@ -117,46 +117,47 @@ class Gate:
             raise
 
     async def requeue(self, lease: Lease, engine: str) -> None:
-        """Give up the slot and wait for another, to go on with the answer.
-
-        Cancel the call to give up; then the lease has to be settled as ever.
+        """Give up the slot and wait for another, to go on with the answer. Who cancels this settles the lease as ever.
 
         Args:
             engine: where it goes on.
 
         Raises:
-            Unavailable: the wait was too long, Redis is away, or it has reaped the lease.
+            Unavailable: the wait was too long, Redis is away or has reaped the lease, or the engine was removed.
         """
         request = lease.entry.id
         self._leases.pop(request, None)
         pause = lease.step_aside(engine)
         waiting = self._waiting[request] = Waiting(lease)
         try:
-            state = await self._requeued(lease, pause)
+            state = await self._requeued(waiting, lease, pause)
             heed_cancellation()
-            if state == "missing":
-                admission = await self._enter_again(waiting)
-                state = "running" if admission.state == "running" else "queued"
-            if state == "lost":
-                raise Unavailable("The server lost the slot of this answer.", code="lease_lost", retry_after_s=1)
             waiting.has_entered = True
-            if state != "running":
-                async with asyncio.timeout(self._settings.queue_wait_ms_max / 1000):
-                    await waiting.turn
+            if state == "lost":
+                waiting.turn_away(lost())
+            elif state == "running":
+                waiting.wake()
+            async with asyncio.timeout(self._settings.queue_wait_ms_max / 1000):
+                await waiting.turn
         except TimeoutError:
-            raise Unavailable(
-                "This answer was paused, and no slot became free in time.", code="pause_timeout", retry_after_s=30
-            ) from None
+            raise out_of_time(is_paused=True) from None
         finally:
             del self._waiting[request]
         lease.step_in()
         self._leases[request] = lease
 
-    async def _requeued(self, lease: Lease, pause: int) -> Requeued:
+    async def _requeued(self, waiting: Waiting, lease: Lease, pause: int) -> Requeued | State:
         request, engine, tokens, cost = lease.entry.id, lease.entry.engine, lease.output_tokens, lease.cost
-        return await self._patiently(
+        state = await self._patiently(
             lambda: self._ledger.requeue(request, engine, pause=pause, output_tokens=tokens, cost=cost)
         )
+        if state != "missing":
+            return state
+        try:
+            return (await self._patiently(lambda: self._enter_again(waiting))).state
+        except BaseException:
+            self._leave(lease.entry)  # it may have ended before it is entered
+            raise
 
     def linger(self, lease: Lease, duration_ms: int) -> None:
         """Its client left, and the engine goes on all the same: the slot is not free until then."""
@@ -200,11 +201,11 @@ class Gate:
                 await self._refuse(admission, asking)
         except TimeoutError:
             self._leave(entry)
-            raise Unavailable(
-                "No slot became free in time. Try again later.", code="queue_timeout", retry_after_s=30
-            ) from None
+            raise out_of_time(is_paused=False) from None
         except (WirthforgeError, QuotasChanged):
-            raise  # it never entered
+            if waiting.has_entered:
+                self._leave(entry)  # its engine was removed
+            raise
         except BaseException:
             self._leave(entry)
             raise
@@ -215,6 +216,7 @@ class Gate:
             admission,
             clock=self._clock,
             entered_ms=entered_ms,
+            pauses_max=self._settings.pauses_max,
             settle=self._settle,
             on_first_token=self._hurry,
         )
@@ -323,10 +325,11 @@ class Gate:
                 pass
 
     async def _report(self) -> None:
-        waits = [Progress(request, 0, -1) for request, waiting in self._waiting.items() if waiting.has_entered]
+        waits = [waiting.progress for waiting in self._waiting.values() if waiting.has_entered]
         streams = [lease.progress for lease in self._leases.values() if lease.taken is None]
         for request, fact in await self._ledger.charge(self._replica, [*streams, *waits]):
             await self._learn(request, fact)
+        heed_cancellation()
         if streams or waits:
             await self._clock.sleep_ms(REPORT_MS)
             return
@@ -334,7 +337,7 @@ class Gate:
         self._came.clear()
         coming = asyncio.create_task(self._came.wait())
         try:
-            await asyncio.wait([coming], timeout=IDLE_REPORT_MS / 1000)
+            await first_of(coming, self._clock, IDLE_REPORT_MS)
         finally:
             coming.cancel()
 
@@ -356,6 +359,8 @@ class Gate:
         elif fact in {"lost", "revoked"} and lease is not None:
             log.warning("lease taken away", request_id=request, reason=fact)
             lease.take_away("lost" if fact == "lost" else "revoked")
+        elif fact == "lost" and waiting is not None and waiting.lease is not None:
+            waiting.turn_away(lost())
         elif (known := lease or waiting) is not None and fact in {"lost", "missing"}:
             # Redis has lost its state, or it was this one's turn while the replica was cut off.
             admission = await self._enter_again(known)

@@ -14,8 +14,6 @@ Outcome = Literal["completed", "cancelled", "failed", "revoked"]
 # Lost: the ledger gave the slot away, since nobody renewed the lease. Revoked: somebody who waits needs the slot.
 # Paused: the same, and the answer goes on later. Moved: its engine ends, and the answer goes on elsewhere.
 Taken = Literal["lost", "revoked", "paused", "moved"]
-# So often one answer may be interrupted.
-PAUSES_MAX = 8
 
 
 # Told where a waiting request stands, and the headers that its answer will have.
@@ -60,6 +58,7 @@ class Lease:
         *,
         clock: Clock,
         entered_ms: int,
+        pauses_max: int,
         settle: Callable[["Lease", Outcome], None],
         on_first_token: Callable[["Lease"], None],
     ) -> None:
@@ -80,7 +79,9 @@ class Lease:
         self.paused_ms = 0
         self.can_go_on: Callable[[], bool] = lambda: False
         self.has_token = False
-        self._stepped_ms = 0
+        # Since when it is paused.
+        self._stepped_ms: int | None = None
+        self._pauses_max = pauses_max
         self._cost = asking.cost
         self._clock = clock
         self._entered_ms = entered_ms
@@ -107,7 +108,11 @@ class Lease:
     @property
     def is_pausable(self) -> bool:
         """Whether the answer may be interrupted now."""
-        return self.has_token and self.pauses < PAUSES_MAX and self.can_go_on()
+        return self.pauses < self._pauses_max and self._is_movable
+
+    @property
+    def _is_movable(self) -> bool:
+        return self.has_token and self.can_go_on()
 
     def see_first_token(self) -> None:
         """Note when the first token came; after a pause, the first new one."""
@@ -119,28 +124,36 @@ class Lease:
 
     def take_away(self, reason: Taken) -> None:
         """The slot goes to somebody else. What cannot be interrupted is not, and the next report says so."""
-        if self.taken is None and (reason in {"lost", "revoked"} or self.is_pausable):
+        is_able = {"paused": self.is_pausable, "moved": self._is_movable}.get(reason, True)
+        if self.taken is None and is_able:
             self.taken = reason
             if self.on_taken is not None:
                 self.on_taken()
 
     def step_aside(self, engine: str) -> int:
-        """It gives up its slot, to go on with `engine` later; returns which pause that is."""
+        """It gives up its slot, or its place, to go on with `engine` later; returns which pause that is."""
         self.pauses += 1
         self.has_token = False
+        self._end_pause()
         self._stepped_ms = self._clock.monotonic_ms()
         self.entry = replace(self.entry, engine=engine)
         return self.pauses
 
     def step_in(self) -> None:
         """It has a slot again."""
-        self.paused_ms += self._clock.monotonic_ms() - self._stepped_ms
+        self._end_pause()
         self.taken = self.on_taken = None
+
+    def _end_pause(self) -> None:
+        if self._stepped_ms is not None:
+            self.paused_ms += self._clock.monotonic_ms() - self._stepped_ms
+            self._stepped_ms = None
 
     def settle(self, outcome: Outcome) -> None:
         """End the lease; does not wait, cannot fail, and counts once."""
         if not self._is_settled:
             self._is_settled = True
+            self._end_pause()
             # Where an engine failed without a token, nothing was used.
             if outcome == "failed" and self.output_tokens == 0:
                 self.input_tokens = 0

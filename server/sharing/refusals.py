@@ -93,3 +93,22 @@ def _over_budget(admission: Admission, limits: Limits) -> WirthforgeError:
         retry_after_s=_seconds(admission.ends_ms),
         headers=budget_headers(limits, admission.budget),
     )
+
+
+def out_of_time(*, is_paused: bool) -> Unavailable:
+    """No slot became free in time, for a newcomer or for an answer that was paused."""
+    if is_paused:
+        return Unavailable(
+            "This answer was paused, and no slot became free in time.", code="pause_timeout", retry_after_s=30
+        )
+    return Unavailable("No slot became free in time. Try again later.", code="queue_timeout", retry_after_s=30)
+
+
+def lost() -> Unavailable:
+    """The ledger gave the slot away, or the place in the queue."""
+    return Unavailable("The server lost the slot of this answer.", code="lease_lost", retry_after_s=1)
+
+
+def removed() -> Unavailable:
+    """There is nothing left to wait for."""
+    return Unavailable("The engine of this request was removed.", code="engine_gone", retry_after_s=1)

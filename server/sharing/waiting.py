@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError
 
+from quotas.ledger import Progress
 from server.clock import Clock
 from server.errors import WirthforgeError
 from server.sharing.lease import Asking, Lease
@@ -39,6 +40,11 @@ class Waiting:
         self.has_entered = False
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def progress(self) -> Progress:
+        """What the ledger is told while it waits; a paused answer stays charged with what it has written."""
+        return Progress(self.entry.id, 0, -1) if self.lease is None else self.lease.progress
+
     def wake(self) -> None:
         """It may run."""
         if not self.turn.done():
@@ -48,6 +54,7 @@ class Waiting:
         """It may not."""
         if not self.turn.done():
             self.turn.set_exception(error)
+            self.turn.exception()  # whoever waits may leave in this moment
 
 
 async def stand_by(

@@ -10,6 +10,7 @@ from server.chat.meter import Meter
 from server.embedded.llama import Llama
 from server.engines.continuation import Record, Splice
 from server.engines.openai_compatible import OpenAICompatible
+from server.engines.protocol import Reply
 from server.messages import Surface, Written
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "the box"}]}
@@ -77,7 +78,7 @@ async def whole(engine: OpenAICompatible, surface: Surface, body: dict[str, Any]
 async def cut(engine: OpenAICompatible, surface: Surface, body: dict[str, Any], events: list[int]) -> tuple[Told, int]:
     """The answer, cut after so many events with text and again after so many more; and how often it was cut."""
     told, meter, record = Told(), Meter(shows_usage=True), Record()
-    reply = await engine.open(surface, engine.traced(body), "first", "salt")
+    reply: Reply = await engine.open(surface, engine.traced(body), "first", "salt")
     splice: Splice | None = None
     cuts = 0
     while True:

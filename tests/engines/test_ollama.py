@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from server.chat.meter import Meter
+from server.engines.continuation import Record
 from server.engines.ollama import Ollama
 from server.engines.places import Bounds, Load, State
+from server.engines.protocol import Resumes
 from server.engines.residency import Residency
 from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound, Unavailable, WirthforgeError
-from server.messages import ServedModel, Surface
+from server.messages import Piece, ServedModel, Surface, Written
 from tests.clocks import FakeClock
 from tests.engines.raw_engine import reply, serve_raw
 from tests.stand_ins import ollama_engine
@@ -370,3 +372,20 @@ async def test_an_engine_that_is_away_is_told_as_such() -> None:
             await call
         assert caught.value.code == "engine_unreachable"
     await adapter.close()
+
+
+async def test_it_goes_on_with_a_chat(engine: Ollama, stand_in: ollama_engine.Ollama) -> None:
+    """By the beginning of the answer as the last message, with what is left of its bound."""
+    await engine.probe()
+    assert isinstance(engine, Resumes)
+    assert engine.continues == {"chat.completions"}
+    body = {**CHAT, "stream": True, "max_completion_tokens": 9}
+    written = Written((Piece(ollama_engine.WORDS[0]),), 1)
+    opened, read = await engine.resume("chat.completions", body, written, "id", "salt")
+    record = Record()
+    record.keep(await opened.read())
+    opened.close()
+    assert (record.written(0).text, read) == ("".join(ollama_engine.WORDS[1:]), 1)
+    asked = stand_in.seen[-1]
+    assert asked["messages"] == [*MESSAGES, {"role": "assistant", "content": ollama_engine.WORDS[0]}]
+    assert asked["max_tokens"] == 8

@@ -19,7 +19,7 @@ from server.engines.ollama import Ollama
 from server.engines.openai_compatible import OpenAICompatible
 from server.engines.places import Load, Placed
 from server.engines.pool import Pool
-from server.engines.promises import FAILED_AGAIN_MS, CLAIM_MS, IDLE_MS_MIN, LOOK_EVERY_MS, Promises, address_of
+from server.engines.promises import CLAIM_MS, FAILED_AGAIN_MS, IDLE_MS_MIN, LOOK_EVERY_MS, Promises, address_of
 from server.engines.protocol import Engine
 from server.engines.registry import Registry
 from server.engines.residents import Residents

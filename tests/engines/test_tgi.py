@@ -11,10 +11,13 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.engines.continuation import Record
+from server.engines.protocol import Resumes
 from server.engines.tgi import PREFILL_TOKENS_ASSUMED, Tgi
 from server.engines.tgi_answers import Events, Faults
 from server.engines.tgi_bodies import chat_body, generate_parameters
 from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound, Unavailable, WirthforgeError
+from server.messages import Piece, Written
 from tests.engines.raw_engine import STREAM_BEGUN, reply, serve_raw
 from tests.stand_ins import tgi_engine
 
@@ -358,3 +361,18 @@ async def test_no_hub_token_and_no_cookie_go_out(monkeypatch: pytest.MonkeyPatch
         await engine.close()
     assert len(raw.seen) == 2
     assert not any("hf_" in head or "uthorization" in head for head, _ in raw.seen)
+
+
+async def test_it_goes_on_with_a_completion(tgi: Tgi, order: tgi_engine.Order) -> None:
+    """By one text that is the prompt and what was written; chats have a template, which it tells nobody."""
+    assert isinstance(tgi, Resumes)
+    assert tgi.continues == {"completions"}
+    written = Written((Piece(" one"), Piece(" two")), 2)
+    opened, read = await tgi.resume("completions", {**TEXT, "max_tokens": 5}, written, "id", "salt")
+    record = Record()
+    record.keep(b"".join([chunk async for chunk in opened.chunks()]))
+    opened.close()
+    assert read == 2
+    assert record.written(0).text
+    assert order.seen[-1][1]["inputs"] == "secret-prompt one two"
+    assert order.seen[-1][1]["parameters"]["max_new_tokens"] == 3

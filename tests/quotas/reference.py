@@ -41,7 +41,6 @@ class Request:
     recalled: str = ""
     pauses: int = 0
     is_pausable: bool = False
-    resumed_ms: int | None = None
     requeued_ms: int = 0
     paused_ms: int = 0
 
@@ -251,7 +250,6 @@ class Box:
         request.deadline_ms = min(self.now_ms + LEASE_MS, self.alive[request.replica])
         request.prefill, request.kv = request.to_read, self._kv_need(request, window)
         if request.pauses:
-            request.resumed_ms = self.now_ms
             request.paused_ms += self.now_ms - request.requeued_ms
         else:
             request.cost = entry.prompt_cost
@@ -299,9 +297,10 @@ class Box:
     def _gives_way(self, request: Request, guest: str) -> bool:
         flow, window = request.entry.user, self.windows[request.entry.engine]
         is_sparse = self.flows[flow].spent < window.sparse_cost_max * UNIT
-        is_rested = request.resumed_ms is None or self.now_ms - request.resumed_ms >= PAUSE_APART_MS
-        holds_more = len(self.holds(flow)) > len(self.holds(guest)) + is_sparse
-        return request.is_pausable and flow != guest and is_rested and holds_more
+        is_rested = not request.pauses or self.now_ms - request.requeued_ms >= PAUSE_APART_MS
+        held = len(self.holds(guest))
+        keeps = held + 1 if is_sparse else min(held, 1)
+        return request.is_pausable and flow != guest and is_rested and len(self.holds(flow)) > keeps
 
     def _pausable(self, engine: str) -> int:
         return sum(

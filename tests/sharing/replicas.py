@@ -80,6 +80,11 @@ class House:
         running.cancel()
         await asyncio.wait([running])
 
+    @property
+    def running(self) -> list[str]:
+        """Those whose loops run."""
+        return list(self._running)
+
     async def close(self) -> None:
         """Stop them all."""
         for name in list(self._running):

@@ -246,11 +246,12 @@ def text_chunk(model: str, text: str, more: Mapping[str, Any], finish_reason: st
 
 async def _stream(ollama: Ollama, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
     name, is_text = body["model"], request.path.endswith("/v1/completions")
+    words = WORDS[_said(body) :]
     wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
     nothing = {"usage": dict.fromkeys(USAGE, 0)} if wants_usage and is_text else {}
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
-    first = text_chunk(name, WORDS[0], nothing) if is_text else chunk(name, {"role": "assistant", "content": WORDS[0]})
+    first = text_chunk(name, words[0], nothing) if is_text else chunk(name, {"role": "assistant", "content": words[0]})
     await response.write(first)
     await ollama.hold.wait()
     if ollama.dies:
@@ -260,7 +261,7 @@ async def _stream(ollama: Ollama, request: web.Request, body: dict[str, Any]) ->
         # The error of the middle of a stream becomes an empty chunk of no model, and the stream just ends.
         await response.write(text_chunk("", "", nothing) if is_text else chunk("", {"content": ""}))
         return response
-    for word in WORDS[1:]:
+    for word in words[1:]:
         await response.write(text_chunk(name, word, nothing) if is_text else chunk(name, {"content": word}))
     await response.write(text_chunk(name, "", nothing, "stop") if is_text else chunk(name, {}, "stop"))
     if wants_usage:
@@ -268,6 +269,14 @@ async def _stream(ollama: Ollama, request: web.Request, body: dict[str, Any]) ->
         await response.write(text_chunk(name, "", more) if is_text else chunk(name, {}, **more))
     await response.write(b"data: [DONE]\n\n")
     return response
+
+
+def _said(body: dict[str, Any]) -> int:
+    """How many words of its answer a chat ends with, after which it goes on."""
+    last = (body.get("messages") or [{}])[-1]
+    if last.get("role") != "assistant":
+        return 0
+    return next(count for count in range(1, len(WORDS)) if "".join(WORDS[:count]) == last["content"])
 
 
 def _whole(body: dict[str, Any]) -> web.Response:

@@ -70,6 +70,26 @@ describe('streamChat', () => {
     ])
   })
 
+  test('tells why an answer pauses, and how often and how long when it goes on', async () => {
+    answering((body) => {
+      body.text('Half')
+      body.raw(': paused another member is being served\n\n: paused\n\n')
+      body.raw(': resumed pauses=1 paused_ms=1840\n\n: resumed pauses=one paused_ms=2\n\n')
+      body.raw(': resumed\n\n: pausedness\n\n')
+      body.text(' done')
+      body.finish()
+    })
+    const { events, problem } = await collect()
+    expect(problem).toBeNull()
+    expect(events.slice(0, 5)).toEqual([
+      { type: 'delta', text: 'Half', thinking: '' },
+      { type: 'paused', why: 'another member is being served' },
+      { type: 'paused', why: '' },
+      { type: 'resumed', pauses: 1, pausedMs: 1840 },
+      { type: 'delta', text: ' done', thinking: '' },
+    ])
+  })
+
   test('throws what the server says while a request waits', async () => {
     answering((body) => {
       body.raw(': queue ahead=2\n\n')

@@ -945,6 +945,11 @@ export interface components {
              * @default unknown
              * @enum {string}
              */
+            continues: "yes" | "no" | "unknown";
+            /**
+             * @default unknown
+             * @enum {string}
+             */
             counts: "yes" | "no" | "unknown";
             error?: string | null;
             /**
@@ -1294,6 +1299,8 @@ export interface components {
             model: string;
             outcome: string;
             output_tokens: number;
+            paused_ms: number;
+            pauses: number;
             queue_ms: number;
             /** Format: uuid */
             request_id: string;

@@ -44,7 +44,7 @@ function AnswerView({ answer, onRetry }: { answer: Answer; onRetry: Props['onRet
       </div>
       {answer.paused !== null && !over && (
         <p className={classes.waiting} role="status" data-testid="paused">
-          Paused: {answer.paused}
+          {answer.paused === '' ? 'Paused' : `Paused: ${answer.paused}`}
         </p>
       )}
       {answer.problem !== null && <AnswerProblem problem={answer.problem} onRetry={onRetry} />}

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import type { ChatEvent } from '../api/chat'
 import { Problem } from '../api/errors'
 import { type Action, EMPTY, isRunning, messagesFor, reduce } from './conversation'
 
@@ -15,6 +16,7 @@ const text = (value: string, at = 1500): Action => ({
   events: [{ type: 'delta', text: value, thinking: '' }],
   at,
 })
+const received = (...events: ChatEvent[]): Action => ({ type: 'received', events, at: 2000 })
 const done: Action = { type: 'ended', state: 'complete', at: 3000 }
 const last = (conversation: ReturnType<typeof run>) => conversation.exchanges.at(-1)?.answer
 
@@ -38,6 +40,24 @@ describe('a conversation', () => {
       turn: { ahead: 2, dueAt: 16_000, toldAt: 3000 },
     })
     expect(last(run(asked(1, 'q'), told(2, 14, 2000), text('Hi')))?.state).toBe('streaming')
+  })
+
+  test('says why it pauses until it goes on, and remembers how often and how long', () => {
+    const told = (...events: Parameters<typeof received>) =>
+      run(asked(1, 'q'), text('Half'), received(...events))
+    const why = 'another member is being served'
+    expect(last(told({ type: 'paused', why }))).toMatchObject({
+      state: 'streaming',
+      text: 'Half',
+      paused: why,
+    })
+    const onward = told({ type: 'paused', why }, { type: 'resumed', pauses: 2, pausedMs: 1840 })
+    expect(last(onward)).toMatchObject({ paused: null, pauses: { count: 2, ms: 1840 } })
+    const grown = told({ type: 'paused', why }, { type: 'delta', text: ' done', thinking: '' })
+    expect(last(grown)).toMatchObject({ paused: null, text: 'Half done' })
+    expect(last(reduce(onward, { type: 'retried', model: 'm', at: 9 }))).toMatchObject({
+      pauses: { count: 0, ms: 0 },
+    })
   })
 
   test('keeps tokens, times and the length limit of a complete answer', () => {

@@ -119,6 +119,7 @@ function grow(answer: Answer, event: ChatEvent, at: number): Answer {
       return {
         ...answer,
         state: 'streaming',
+        paused: null,
         text: answer.text + event.text,
         thinking: answer.thinking + event.thinking,
         firstTokenMs: answer.firstTokenMs ?? at - answer.startedAt,

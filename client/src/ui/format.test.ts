@@ -60,6 +60,8 @@ test('totals add up the rows shown', () => {
     engine: 'e',
     queue_ms: 0,
     first_token_ms: null,
+    pauses: 0,
+    paused_ms: 0,
     total_ms: 1,
     outcome: 'completed' as const,
     started_at: '2030-01-01T00:00:00Z',

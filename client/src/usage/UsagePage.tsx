@@ -1,7 +1,7 @@
 import { Badge, Button, Table, Text } from '@mantine/core'
 import { IconRefresh } from '@tabler/icons-react'
 import { api, type UsageRow, value } from '../api/client'
-import { count, dateTime, duration } from '../ui/format'
+import { count, counted, dateTime, duration } from '../ui/format'
 import { Loaded, Page } from '../ui/Page'
 import { useResource } from '../ui/useResource'
 import { type Totals, totalsOf } from './totals'
@@ -93,7 +93,11 @@ function UsageTable({ rows }: { rows: UsageRow[] }) {
               </Table.Td>
               <Table.Td
                 className={classes.number}
-                title={row.pauses > 0 ? `paused ${counted(row.pauses, 'time')} for ${duration(row.paused_ms)}` : undefined}
+                title={
+                  row.pauses > 0
+                    ? `paused ${counted(row.pauses, 'time')} for ${duration(row.paused_ms)}`
+                    : undefined
+                }
               >
                 {duration(row.total_ms)}
               </Table.Td>

@@ -12,9 +12,10 @@ local function learn(engine, flow, event)
   if tokens <= 0 or first_ms < 0 then
     return
   end
+  local streamed_ms = tonumber(event.total_ms) - first_ms - (tonumber(event.paused_ms) or 0)
   redis.call("HSET", live_key(engine), "answer_tokens", moved(live[3], tokens),
     "first_ms", moved(live[2], math.max(first_ms - tonumber(event.queue_ms), 0)),
-    "token_us", moved(live[1], math.max(tonumber(event.total_ms) - first_ms, 0) * 1000 / tokens))
+    "token_us", moved(live[1], math.max(streamed_ms, 0) * 1000 / tokens))
   redis.call("HSET", flow_key(flow), "answer_tokens",
     moved(redis.call("HGET", flow_key(flow), "answer_tokens"), tokens))
 end

@@ -2,9 +2,9 @@
 --
 -- First a lease that may be ended: of the richest flow, the youngest. Else one whose answer can be paused and go on later:
 -- of the richest flow, the one that is cheapest to take up again, since all that it has read and written is read once more.
--- Nobody is paused for somebody who holds as much; a flow that is sparse itself gives way only if it holds two more; nobody
--- is paused twice within a second. Which leases can be paused their replicas say (charge.lua). One at a time is told: the
--- next dispatch tells the next.
+-- A flow keeps one slot, and gives up the last only to somebody who has none; one that is sparse itself gives way only if
+-- it holds two more, or the two would take turns in pausing each other. No answer is paused twice within a second. Which
+-- leases can be paused their replicas say (charge.lua). One at a time is told: the next dispatch tells the next.
 
 local PAUSE_APART_MS = 1000
 
@@ -22,11 +22,11 @@ end
 local function cheapest_pausable(engine, guest)
   local held, chosen, richest, least = redis.call("SCARD", holds_key(guest))
   for _, id in ipairs(redis.call("ZREVRANGE", prefix .. "pausable:" .. engine, 0, -1)) do
-    local entry = redis.call("HMGET", request_key(id), "user", "input_tokens", "output_tokens", "resumed_ms")
+    local entry = redis.call("HMGET", request_key(id), "user", "input_tokens", "output_tokens", "requeued_ms")
     local flow, tokens = entry[1], tonumber(entry[2]) + tonumber(entry[3])
-    local margin = is_sparse(flow, engine) and 1 or 0
+    local keeps = is_sparse(flow, engine) and held + 1 or math.min(held, 1)
     local is_rested = now - (tonumber(entry[4]) or -PAUSE_APART_MS) >= PAUSE_APART_MS
-    if flow ~= guest and is_rested and redis.call("SCARD", holds_key(flow)) > held + margin then
+    if flow ~= guest and is_rested and redis.call("SCARD", holds_key(flow)) > keeps then
       local served = served_of(flow, engine)
       if not richest or served > richest or (served == richest and tokens < least) then
         chosen, richest, least = id, served, tokens

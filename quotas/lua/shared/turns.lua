@@ -70,7 +70,7 @@ local function start(id, engine, entry, window)
   local is_resumed = was_paused(entry)
   if is_resumed then
     local paused_ms = (tonumber(entry.paused_ms) or 0) + now - entry.requeued_ms
-    redis.call("HSET", request_key(id), "resumed_ms", now, "paused_ms", whole(paused_ms))
+    redis.call("HSET", request_key(id), "paused_ms", whole(paused_ms))
   else
     redis.call("HSET", request_key(id), "dispatched_ms", now, "cost", entry.prompt_cost)
   end

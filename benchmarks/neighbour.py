@@ -2,6 +2,7 @@
 
     python -m benchmarks.neighbour            a simulated engine with 4 and 16 slots
     python -m benchmarks.neighbour --llama    the embedded llama.cpp with a slow model, 4 slots
+    python -m benchmarks.neighbour --only "pauses (the default)"    only some of the ways; may be repeated
 
 The hog keeps 64 requests outstanding. The victim asks now and then (exponential gaps, seeded). Without a gateway both
 ask the engine itself. What an admin chooses from: slots that are kept cost 1/slots of throughput each while somebody
@@ -14,7 +15,7 @@ import asyncio
 import random
 import statistics
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -161,7 +162,9 @@ async def run(
 MakeBox = Callable[[Mapping[str, int]], AbstractAsyncContextManager[str]]
 
 
-async def compare(engine: str, key: str, boxes: MakeBox, keys: dict[str, str], load: Load) -> None:
+async def compare(
+    engine: str, key: str, boxes: MakeBox, keys: dict[str, str], load: Load, ways: Collection[str]
+) -> None:
     """All rows for one engine."""
     direct = {"hog": key, "victim": key}
     alone, _ = await run(engine, direct, load, with_hog=False)
@@ -170,6 +173,8 @@ async def compare(engine: str, key: str, boxes: MakeBox, keys: dict[str, str], l
     print(f"  engine itself, beside the hog   {beside.row(alone)}   {best:6.0f} tokens/s", flush=True)
     quiet = None
     for name, (settings, tier) in WAYS.items():
+        if ways and name not in ways:
+            continue
         async with boxes(settings) as box:
             await examined(box, keys["admin"])
             if quiet is None:
@@ -195,7 +200,7 @@ def show(name: str, came: tuple[Tally, float], quiet: Tally, best: float) -> Non
     print(f"  {name}   {light.row(quiet)}   {rate:6.0f} tokens/s ({rate / best:.3f})", flush=True)
 
 
-async def with_simulated(services: Stage, slots: int) -> None:
+async def with_simulated(services: Stage, slots: int, ways: Collection[str]) -> None:
     """The simulated engine."""
     port = free_port()
     engine = f"http://127.0.0.1:{port}/v1"
@@ -208,10 +213,10 @@ async def with_simulated(services: Stage, slots: int) -> None:
                 yield box
 
         print(f"\n{slots} slots, simulated; hog: {OUTSTANDING} outstanding, {SIMULATED.hog_tokens} tokens each")
-        await compare(engine, "none", boxes, dict(services.keys), SIMULATED)
+        await compare(engine, "none", boxes, dict(services.keys), SIMULATED, ways)
 
 
-async def with_llama(services: Stage) -> None:
+async def with_llama(services: Stage, ways: Collection[str]) -> None:
     """The embedded llama.cpp: the engine itself for the first rows, `wirthforge up` for the others."""
     with tempfile.TemporaryDirectory(prefix="wf-") as name:
         folder = Path(name)
@@ -232,20 +237,22 @@ async def with_llama(services: Stage) -> None:
                 yield f"http://127.0.0.1:{port}"
 
         print(f"\n{LLAMA_SLOTS} slots, llama.cpp; hog: {OUTSTANDING} outstanding, {LLAMA.hog_tokens} tokens each")
-        await compare(llama.base_url, llama.api_key, boxes, dict(services.keys), LLAMA)
+        await compare(llama.base_url, llama.api_key, boxes, dict(services.keys), LLAMA, ways)
 
 
-async def main(*, use_llama: bool) -> None:
+async def main(ways: Collection[str], *, use_llama: bool) -> None:
     """Everything."""
     async with stage("admin", "hog", "victim") as services:
         if use_llama:
-            await with_llama(services)
+            await with_llama(services, ways)
             return
         for slots in SLOTS:
-            await with_simulated(services, slots)
+            await with_simulated(services, slots, ways)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama", action="store_true", help="the embedded llama.cpp instead of a simulated engine")
-    uvloop.run(main(use_llama=parser.parse_args().llama))
+    parser.add_argument("--only", action="append", choices=list(WAYS), default=[], help="one of the ways")
+    chosen = parser.parse_args()
+    uvloop.run(main(chosen.only, use_llama=chosen.llama))

@@ -10,7 +10,7 @@ down_revision = "0006"
 def upgrade() -> None:
     """Add the columns; older rows were never paused."""
     for name in ("pauses", "paused_ms"):
-        op.add_column("usage", sa.Column(name, sa.Integer, nullable=False, server_default="0"))
+        op.add_column("usage", sa.Column(name, sa.BigInteger, nullable=False, server_default="0"))
 
 
 def downgrade() -> None:

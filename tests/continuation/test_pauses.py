@@ -16,7 +16,7 @@ from tests.conftest import MakeBox
 
 PATH = "/v1/chat/completions"
 # Long enough that a guest can come in the midst of it, on a fast machine too.
-LONG_TOKENS = 400
+LONG_TOKENS = 2_000
 # Beside another answer a sum may come out otherwise in the last bit, and sooner or later another word with it.
 BEHIND_SEAM = 40
 
@@ -55,8 +55,9 @@ async def whole(box: Box, person: Person, body: dict[str, Any]) -> httpx.Respons
 async def pausable(box: Box, count: int) -> None:
     """Until so many answers are known to the ledger as ones that could be paused."""
     key = f"{box.ledger._prefix}pausable:w"
-    while await box.ledger._redis.zcard(key) < count:
-        await box.clock.sleep_ms(5)
+    async with asyncio.timeout(30):
+        while await box.ledger._redis.zcard(key) < count:
+            await box.clock.sleep_ms(5)
 
 
 class Streamed:
@@ -118,36 +119,6 @@ async def test_a_light_user_gets_a_slot_and_the_heavy_one_loses_nothing(box: Box
     paused_row = next(row for row in rows if row.pauses)
     assert paused_row.paused_ms > 0
     assert (paused_row.outcome, paused_row.output_tokens) == ("completed", LONG_TOKENS)
-
-
-async def test_an_answer_in_one_piece_is_paused_too(box: Box) -> None:
-    """Its header says so."""
-    hog, guest = await box.person("hog"), await box.person("guest")
-    async with asyncio.TaskGroup() as tasks:
-        answers = [tasks.create_task(whole(box, hog, asked(prompt, LONG_TOKENS))) for prompt in ("the box", "a light")]
-        await pausable(box, 2)
-        tasks.create_task(whole(box, guest, asked("two", 4)))
-    headers = [answer.result().headers.get("x-wirthforge-pauses") for answer in answers]
-    assert sorted(headers, key=str) == ["1", None]
-    assert all(answer.result().json()["usage"]["completion_tokens"] == LONG_TOKENS for answer in answers)
-
-
-async def test_who_leaves_while_paused_is_settled_and_leaves_nothing(box: Box) -> None:
-    """The row says cancelled, with what was written; the queue is empty, and the slot was not needed."""
-    hog, guests = await box.person("hog"), [await box.person(f"guest{number}") for number in range(2)]
-    answers = [Streamed() for _ in range(2)]
-    reading = [asyncio.create_task(answer.read(box, hog, asked("the box", 2 * LONG_TOKENS))) for answer in answers]
-    await pausable(box, 2)
-    serving = [asyncio.create_task(whole(box, guest, asked("two", 100))) for guest in guests]
-    while not any(answer.comments("paused") for answer in answers):
-        await box.clock.sleep_ms(10)
-    left = next(at for at, answer in enumerate(answers) if answer.comments("paused"))
-    reading[left].cancel()
-    await asyncio.gather(reading[1 - left], *serving)
-    rows = {str(row.outcome): row for row in await box.usage(4)}
-    assert rows["cancelled"].pauses == 1
-    assert rows["cancelled"].output_tokens > 0
-    assert await box.ledger.load("w") == (0, 0)
 
 
 async def test_what_cannot_go_on_is_not_paused(box: Box) -> None:

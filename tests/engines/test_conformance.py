@@ -82,8 +82,9 @@ async def test_one_that_does_not_tell() -> None:
     assert (result.stops, result.counts, result.isolates) == ("unknown", "no", "unknown")
 
 
-async def test_one_that_is_in_use() -> None:
+async def test_one_that_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it stops cannot be seen behind other requests."""
+    monkeypatch.setattr(conformance, "IDLE_MS_MAX", 200)
     order = Order(behaviour=Cache(), tells_running=True)
     order.running.add("another")
     assert (await found(order)).stops == "unknown"

@@ -17,8 +17,6 @@ from tests.conftest import MakeBox
 PATH = "/v1/chat/completions"
 # Long enough that a guest can come in the midst of it, on a fast machine too.
 LONG_TOKENS = 2_000
-# Beside another answer a sum may come out otherwise in the last bit, and sooner or later another word with it.
-BEHIND_SEAM = 40
 
 
 def asked(prompt: str, tokens: int, **more: Any) -> dict[str, Any]:
@@ -67,7 +65,6 @@ class Streamed:
         self.lines: list[str] = []
         self.text = ""
         self.begun = asyncio.Event()
-        self.seam = 0
 
     async def read(self, box: Box, person: Person, body: dict[str, Any]) -> None:
         """To its end."""
@@ -77,8 +74,6 @@ class Streamed:
         ):
             async for line in response.aiter_lines():
                 self.lines.append(line)
-                if line.startswith(": paused") and not self.seam:
-                    self.seam = len(self.text)
                 if line.startswith("data: {"):
                     event = json.loads(line.removeprefix("data: "))
                     assert "error" not in event, event
@@ -106,10 +101,8 @@ async def test_a_light_user_gets_a_slot_and_the_heavy_one_loses_nothing(box: Box
     paused = [answer for answer in answers if answer.comments("paused")]
     assert len(paused) == 1
     assert paused[0].comments("resumed pauses=1 ")
-    until = paused[0].seam + BEHIND_SEAM
-    prompt = prompts[answers.index(paused[0])]
-    alone = (await whole(box, guest, asked(prompt, until))).json()
-    assert paused[0].text[:until] == alone["choices"][0]["message"]["content"][:until]
+    # What it says is compared in test_seams.py: beside another answer sums come out otherwise in the last bit.
+    assert "\ufffd" not in paused[0].text
     for answer in answers:
         usage = next(json.loads(line[6:])["usage"] for line in answer.lines if '"usage":{' in line)
         assert usage["completion_tokens"] == LONG_TOKENS

@@ -8,7 +8,7 @@ NODE_DIR := $(shell node -e 'process.exit(parseInt(process.versions.node) < 20 ?
 NPM = PATH="$(if $(NODE_DIR),$(NODE_DIR),$(CURDIR)/$(BIN)):$$PATH" npm --prefix client
 PIN = $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps
 
-.PHONY: help up test check fix browser client types migrate lock clean
+.PHONY: help up test check fix browser client types migrate models lock clean
 help: ## What there is.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -40,6 +40,14 @@ browser: ## Chromium, which the browser tests drive.
 types: $(BIN)/.runtime client/node_modules/.installed ## Generate the client's API types from the server.
 	$(BIN)/wirthforge openapi > client/openapi.json
 	$(NPM) run --silent types
+
+models: $(BIN)/.dev ## Train the built-in models: an hour on two free cores. Goes on where it was stopped.
+	@test -x build/train/bin/python || $(PYTHON) -m venv build/train
+	@build/train/bin/pip install --quiet --disable-pip-version-check -r tools/models/requirements.txt
+	build/train/bin/python -m pytest -q --noconftest -c /dev/null --rootdir . tests/models/test_training.py
+	nice build/train/bin/python -m tools.models train
+	build/train/bin/python -m tools.models export
+	$(BIN)/python -m tools.models examine
 
 lock: ## Pin dependencies anew (needs uv).
 	requirements/lock.sh

@@ -83,7 +83,8 @@ async def test_tokens_are_streamed(client: MakeClient, llama_box: Box, ann: Pers
     assert all(output.generated_text is None and output.details is None for output in tokens)
     assert last.generated_text == "".join(output.token.text for output in told)
     assert last.details is not None
-    assert (last.details.finish_reason, last.details.generated_tokens) == ("length", 5)
+    # It may roll the end of its sentence before.
+    assert last.details.generated_tokens == 5 or last.details.finish_reason == "eos_token"
     assert last.details.input_length > 0
     assert all(len(output.top_tokens or ()) == 2 for output in tokens)
 

@@ -9,7 +9,6 @@ import pytest
 from msgspec.structs import replace
 from redis.asyncio import Redis
 
-from server.embedded.llama import Llama
 from server.engines.openai_compatible import OpenAICompatible
 from server.settings import Settings
 from tests.boxes import Box, Person
@@ -190,42 +189,3 @@ async def test_a_paused_answer_outlives_its_engine(make_box: MakeBox, settings: 
             assert sorted((row.engine, row.pauses) for row in rows) == [("two", 1), ("two", 1), ("two", 2)]
             for engine in engines:
                 await engine.close()
-
-
-async def test_on_real_engines_the_answer_is_the_same(
-    make_box: MakeBox, settings: Settings, redis: Redis, wandering: Llama, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """llama.cpp under two names: drained in mid-answer, it goes on as if nothing had been."""
-    monkeypatch.setattr("server.engines.conformance.WORDS", 10)
-    engines = [
-        OpenAICompatible(
-            wandering.base_url,
-            kind="llama-server",
-            name=name,
-            slots=2,
-            silence_ms_max=60_000,
-            api_key=wandering.api_key,
-        )
-        for name in ("left", "right")
-    ]
-    box = await make_box(replace(settings, engine_silence_ms_max=60_000), engines=[])
-    admin, ann = await box.person("boss", "admin"), await box.person("ann")
-    await register(box, admin, engines, wandering.api_key)
-    stage = Stage(box, {}, redis)
-    body = asked("the box", model="w", max_tokens=LONG_TOKENS, temperature=0, ignore_eos=True)
-    expected = (await stage.ask(ann, body)).json()
-    heard, task = stage.hear(ann, body)
-    await stage.until(lambda: bool(heard.text))
-    busy = "left" if await box.ledger.load("left") == (1, 0) else "right"
-    await admin_says(box, admin, "PATCH", busy, is_draining=True)
-    async with asyncio.timeout(60):
-        await task
-    assert heard.comments("resumed"), "it came too late"
-    assert heard.text == expected["choices"][0]["message"]["content"]
-    for name in ("prompt_tokens", "completion_tokens"):
-        assert heard.usage[name] == expected["usage"][name]
-    rows = await box.usage(2)
-    assert [row.pauses for row in rows] == [0, 1]
-    assert rows[1].engine != busy
-    for engine in engines:
-        await engine.close()

@@ -16,8 +16,6 @@ from tests.conftest import MakeBox
 from tests.continuation.stage import SLOTS, Stage, storytellers
 from tests.stand_ins.storyteller import FAST, HOLD, PROMPT_TOKENS, WORDS, asked, story
 
-LONG_TOKENS = 400
-
 
 @asynccontextmanager
 async def staged(

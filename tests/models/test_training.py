@@ -18,8 +18,10 @@ STEPS, STOP = 12, 5
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    """A small vocabulary."""
-    return train([answer for question in texts.questions()[:40] for answer in question.answers.values()], 400)
+    """A small vocabulary, with all topics."""
+    questions = texts.questions()
+    answers = [answer for question in questions[:40] for answer in question.answers.values()]
+    return train(answers, 400, [question.name for question in questions])
 
 
 def _silent(_: str) -> None:

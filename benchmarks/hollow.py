@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import gguf
 import numpy as np
 
-from server.embedded import tiny_model
+from benchmarks import tiny_model
 
 F16, F32, Q4_0 = gguf.GGMLQuantizationType.F16, gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.Q4_0
 ALIGNMENT = 32

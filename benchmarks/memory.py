@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import xllamacpp
 
+from benchmarks import tiny_model
 from benchmarks.hollow import (
     DEFAULT_BATCH,
     F16,
@@ -31,7 +32,6 @@ from benchmarks.hollow import (
     qwen3_next,
     write_hollow,
 )
-from server.embedded import tiny_model
 from server.hardware.headers import read
 from server.hardware.memory import MIB, estimate
 

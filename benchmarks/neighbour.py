@@ -25,9 +25,9 @@ from time import perf_counter
 import aiohttp
 import uvloop
 
+from benchmarks import tiny_model
 from benchmarks.engine import MODEL
 from benchmarks.stage import Stage, clock, free_port, program, stage, until_up
-from server.embedded import tiny_model
 from server.embedded.llama import Llama
 
 OUTSTANDING = 64

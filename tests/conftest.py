@@ -19,11 +19,11 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from benchmarks import tiny_model
 from quotas.ledger import Ledger
 from server.clock import SystemClock
 from server.db.migrate import migrate
 from server.db.session import async_url
-from server.embedded import tiny_model
 from server.embedded.llama import Llama
 from server.embedded.postgres import Postgres
 from server.embedded.redis import Redis as EmbeddedRedis

@@ -37,7 +37,7 @@ class ChatCompletion(Operation):
 
     def __post_init__(self) -> None:
         message = {"role": "user", "content": "What is a council?"}
-        self.request_body = _body("ChatCompletionRequest", {"model": "wirthforge-tiny", "messages": [message]})
+        self.request_body = _body("ChatCompletionRequest", {"model": "wirthforge-large", "messages": [message]})
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Completion(Operation):
     """POST /v1/completions."""
 
     def __post_init__(self) -> None:
-        self.request_body = _body("CompletionRequest", {"model": "wirthforge-tiny", "prompt": "The box is"})
+        self.request_body = _body("CompletionRequest", {"model": "wirthforge-large", "prompt": "The box is"})
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Embedding(Operation):
     """POST /v1/embeddings."""
 
     def __post_init__(self) -> None:
-        self.request_body = _body("EmbeddingRequest", {"model": "wirthforge-tiny", "input": "The box"})
+        self.request_body = _body("EmbeddingRequest", {"model": "wirthforge-large", "input": "The box"})
 
 
 def documentation() -> OpenAPIConfig:

@@ -15,8 +15,8 @@ from server.app import engines_from
 from server.cli import estimates, placing
 from server.cli.options import run, settings_from, settings_options
 from server.clock import SystemClock
-from server.embedded import tiny_model
 from server.embedded.gguf_header import check
+from server.embedded.models import DEMONSTRATION
 from server.errors import EngineFailed, StartError
 from server.hardware import headers
 from server.hardware.memory import CACHE_BLOCK_BYTES
@@ -46,7 +46,7 @@ def models_dir(settings: Settings) -> Path:
 
 
 def chosen_files(settings: Settings) -> list[ModelFile]:
-    """The models of `up`: those it was told, else those in the models folder, else the demonstration model.
+    """The models of `up`: those it was told, else those in the models folder, else the built-in ones.
 
     Raises:
         StartError: a file is not there, cannot be fetched, or two would have one name.
@@ -54,7 +54,8 @@ def chosen_files(settings: Settings) -> list[ModelFile]:
     paths = [_resolve(settings, model) for model in settings.models]
     if not paths and models_dir(settings).is_dir():
         paths = sorted(path for path in models_dir(settings).glob("**/*.gguf") if not NO_MODEL.search(path.name))
-    files = [ModelFile(path.stem, path) for path in paths] or [_demonstration(settings)]
+    files = [ModelFile(path.stem, path) for path in paths]
+    files = files or [ModelFile(path.stem, path, is_demonstration=True) for path in DEMONSTRATION]
     names = [file.name for file in files]
     for name in names:
         if names.count(name) > 1:
@@ -74,15 +75,6 @@ def require_paths(settings: Settings) -> None:
     for model in settings.models:
         if not model.startswith(HUB):
             _resolve(settings, model)
-
-
-def _demonstration(settings: Settings) -> ModelFile:
-    folder = settings.data_dir / "demonstration"
-    path = folder / f"{tiny_model.NAME}.gguf"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        tiny_model.build(path)
-    return ModelFile(tiny_model.NAME, path, is_demonstration=True)
 
 
 def _resolve(settings: Settings, model: str) -> Path:
@@ -157,7 +149,8 @@ def list_(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
     for path in files:
         click.echo(f"{path.stem:<40} {path.stat().st_size / 2**20:8.0f} MiB  {path}")
     if not files:
-        click.echo(f"No GGUF files in {models_dir(settings)}: `up` serves the demonstration model {tiny_model.NAME}.")
+        names = ", ".join(path.stem for path in DEMONSTRATION)
+        click.echo(f"No GGUF files in {models_dir(settings)}: `up` serves the built-in demonstration models ({names}).")
 
 
 @models.command()

@@ -134,7 +134,7 @@ class Up:
         settings = self._settings
         files = chosen_files(settings)
         if any(file.is_demonstration for file in files):
-            tell("No model is given, so the demonstration model answers, with nonsense.")
+            tell("No model is given: three built-in ones answer questions about this server, and nothing else.")
             tell(f"For a real one: --model PATH or --model {HUB}owner/repo:file.gguf")
         paths = {file.name: file.path for file in files}
         models = placing.wanted(paths, context_tokens=settings.model_context_tokens, slots=settings.model_slots)

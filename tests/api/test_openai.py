@@ -6,7 +6,7 @@ from typing import Any
 import openai
 import pytest
 
-from server.embedded import tiny_model
+from benchmarks import tiny_model
 from tests.boxes import Box, Person
 
 MODEL = tiny_model.NAME

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from benchmarks import tiny_model
 from server.api.tgi_wire import GenerateRequest, Parameters, Telling
-from server.embedded import tiny_model
 from server.engines.tgi import Tgi
 from server.settings import Settings
 from tests.boxes import Box, Person

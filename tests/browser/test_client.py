@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from server.embedded import tiny_model
+from benchmarks import tiny_model
 from tests.boxes import PASSWORD, Box
 from tests.stand_ins.openai_engine import MODEL, Order
 

@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import tiny_model
 from server.chat.assembly import Assembly
-from server.embedded import tiny_model
 from tests.boxes import Box
 from tests.stand_ins.openai_engine import event
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.embedded import tiny_model
+from benchmarks import tiny_model
 from tests.cli.programs import COMMAND, House, environment
 
 

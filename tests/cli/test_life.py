@@ -9,8 +9,8 @@ import httpx
 import psutil
 import pytest
 
+from benchmarks import tiny_model
 from server.clock import SystemClock
-from server.embedded import tiny_model
 from tests.cli.programs import House, Server
 
 PASSWORD = "correct horse battery"

@@ -2,7 +2,7 @@
 
 import httpx
 
-from server.embedded import tiny_model
+from benchmarks import tiny_model
 from tests.cli.programs import NEWEST, House, Server
 
 PASSWORD = "correct horse battery"

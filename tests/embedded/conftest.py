@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks import tiny_model
 from server.clock import SystemClock
-from server.embedded import tiny_model
 from server.embedded.paths import socket_dir
 from server.embedded.supervisor import Part
 

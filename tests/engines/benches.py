@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from benchmarks import tiny_model
 from server.clock import SystemClock
-from server.embedded import tiny_model
 from server.embedded.llama import Llama
 from server.engines.kinds import Defaults, load_kinds, read_spec
 from server.engines.metrics import read_running

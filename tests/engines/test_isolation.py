@@ -7,11 +7,11 @@ from uuid import uuid4
 import pytest
 from msgspec.structs import replace
 
+from benchmarks import tiny_model
 from quotas.ledger import Ledger
 from server.app import connect_redis
 from server.chat.salts import LedgerPins
 from server.clock import SystemClock
-from server.embedded import tiny_model
 from server.embedded.llama import Llama
 from server.engines.conformance import examine
 from server.engines.isolation import NAMES_OTHERS, Isolation

@@ -13,8 +13,8 @@ from aiohttp import web
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
+from benchmarks import tiny_model
 from server.clock import SystemClock
-from server.embedded import tiny_model
 from server.embedded.llama import Llama
 from server.settings import Settings
 from tests.boxes import Box, Person

@@ -8,7 +8,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.embedded import tiny_model
+from benchmarks import tiny_model
 from server.engines.drivers import UNKNOWN, LlamaRouter
 from server.engines.router_files import RouterFile, file_of
 from server.hardware.room import estimated

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
+from benchmarks import tiny_model
 from server.clock import SystemClock
 from server.db.migrate import migrate
-from server.embedded import tiny_model
 from server.embedded.llama import Llama
 from server.embedded.postgres import Postgres
 from server.embedded.redis import Redis

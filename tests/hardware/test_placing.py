@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from subprocess import run
 
+from benchmarks import tiny_model
 from server.cli.placing import Spot, Wanted, spots, table
-from server.embedded import tiny_model
 from server.embedded.llama_devices import NOTHING, Seen
 from server.hardware.devices import Snapshot
 from server.hardware.host import Host

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.embedded import tiny_model
+from benchmarks import tiny_model
 from server.hardware import gguf_layers
 from server.hardware.gguf_shapes import HEADER, KEYS_MAX, TENSORS_MAX, read_gguf
 from server.hardware.headers import read

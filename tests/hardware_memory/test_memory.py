@@ -6,9 +6,9 @@ from gguf import GGMLQuantizationType as Kind
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import tiny_model
 from benchmarks.hollow import Trial, deepseek, gpt_oss, qwen3_next, write_hollow
 from benchmarks.memory import load
-from server.embedded import tiny_model
 from server.errors import InvalidRequest
 from server.hardware.config_layers import shape_from_config
 from server.hardware.headers import read

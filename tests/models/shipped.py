@@ -11,7 +11,7 @@ from server.embedded import models
 
 FOLDER = Path(models.__file__).parent
 NAMES = ("small", "middle", "large")
-MODELS = {name: path for name in NAMES if (path := FOLDER / f"wirthforge-{name}.gguf").exists()}
+MODELS = {name: FOLDER / f"wirthforge-{name}.gguf" for name in NAMES}
 ANSWER_TOKENS_MAX = 120
 
 

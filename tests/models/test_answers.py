@@ -9,9 +9,6 @@ import pytest
 
 from tests.models.shipped import FOLDER, MODELS, NAMES, Asked
 
-if not MODELS:
-    pytest.skip("the built-in models are not trained yet: make models", allow_module_level=True)
-
 PACKAGE_BYTES_MAX = 12_000_000
 # Millions of numbers: about one, three and eight.
 NUMBERS = {"small": (0.8, 1.3), "middle": (2.5, 3.6), "large": (7.0, 9.0)}

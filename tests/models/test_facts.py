@@ -15,7 +15,6 @@ from server.api.scope import RequestScopes
 from server.app import create_app
 from server.cli import wirthforge
 from server.settings import Settings
-from tests.models.shipped import MODELS
 from tools.models import texts
 
 HOUSE = Path(__file__).parents[2]
@@ -127,7 +126,6 @@ def test_commands_and_paths_in_answers_are_facts() -> None:
     assert {name: found for name, found in by_hand.items() if name != "people.password-admin"} == {}
 
 
-@pytest.mark.skipif(not MODELS, reason="the built-in models are not trained yet: make models")
 def test_shipped_models_were_taught_the_facts_of_today() -> None:
     """What changed since the last training is named, with the questions that tell it."""
     taught = json.loads((HOUSE / "server" / "embedded" / "models" / "taught.json").read_text())

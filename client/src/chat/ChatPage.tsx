@@ -91,8 +91,8 @@ export default function ChatPage() {
         <Composer field={field} running={running} ready={model !== null} onAsk={ask} />
         {chosen?.demonstration && (
           <p className={classes.note}>
-            This is the built-in demonstration model: it only rearranges words about this box. Add a
-            real one with <code>wirthforge up --model …</code>.
+            A built-in demonstration model: it knows this server and nothing else. Add a real one with{' '}
+            <code>wirthforge up --model …</code>.
           </p>
         )}
         <p className={classes.note}>

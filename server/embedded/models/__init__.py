@@ -1,1 +1,6 @@
-"""Where the built-in models will lie (GGUF files beside this one), which tools/models trains; there are none yet."""
+"""The built-in models, trained by tools/models on this project's own words: they answer until there is a real one."""
+
+from pathlib import Path
+
+# The best first.
+DEMONSTRATION = tuple(Path(__file__).with_name(f"wirthforge-{size}.gguf") for size in ("large", "middle", "small"))

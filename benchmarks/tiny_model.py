@@ -1,4 +1,4 @@
-"""The demonstration model: a real transformer that this file writes, so that the first minute needs no download.
+"""A model for tests and benchmarks: a real transformer that this file writes in a moment, with as many layers as asked.
 
 A word-bigram model is a transformer whose layers add nothing. With one dimension per token, the embedding is the
 identity (token i is the i-th unit vector); blocks of zero weights leave the residual stream alone; the output matrix

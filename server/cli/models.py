@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from httpx2 import TransportError
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from msgspec import Struct
+from msgspec.structs import replace
 
 from server.app import engines_from
-from server.cli import estimates, placing
+from server.cli import catalogue, estimates, placing
+from server.cli.catalogue import HUB
 from server.cli.options import run, settings_from, settings_options
 from server.clock import SystemClock
 from server.embedded.gguf_header import check
@@ -22,7 +25,6 @@ from server.hardware import headers
 from server.hardware.memory import CACHE_BLOCK_BYTES
 from server.settings import Settings
 
-HUB = "hf:"
 HUB_ANSWER_S_MAX = 5
 # The hub answers 401 also for what does not exist.
 HUB_REFUSALS = frozenset({401, 403, 404})
@@ -87,8 +89,12 @@ def _resolve(settings: Settings, model: str) -> Path:
     return path
 
 
-def _fetch(settings: Settings, model: str) -> Path:
-    """Fetch a file of the Hugging Face hub, unless it is here already; the library shows its progress bar."""
+def _fetch(settings: Settings, model: str, announce: Callable[[int | None], None] | None = None) -> Path:
+    """Fetch a file of the Hugging Face hub, unless it is here already; the library shows its progress bar.
+
+    Args:
+        announce: told before a download how many bytes it has, if the hub says so.
+    """
     repo, _, file = model.removeprefix(HUB).partition(":")
     if repo.count("/") != 1 or not file.endswith(".gguf"):
         raise StartError(f"{model!r} does not name a model: write {HUB}owner/repo:file.gguf.")
@@ -98,7 +104,9 @@ def _fetch(settings: Settings, model: str) -> Path:
         return folder / file
     try:
         # Asked once by ourselves: when the hub is away, the library would try again for half a minute and more.
-        get_hf_file_metadata(hf_hub_url(repo, file), timeout=HUB_ANSWER_S_MAX)
+        about = get_hf_file_metadata(hf_hub_url(repo, file), timeout=HUB_ANSWER_S_MAX)
+        if announce is not None:
+            announce(about.size)
         return Path(hf_hub_download(repo, file, local_dir=folder))
     except HFValidationError:
         raise StartError(f"{model!r} does not name a model: write {HUB}owner/repo:file.gguf.") from None
@@ -127,14 +135,35 @@ def models() -> None:
 
 
 @models.command()
-@click.argument("model")
+@click.argument("model", required=False)
+@click.option("--free-bytes", type=click.IntRange(min=0), help="To compare with, instead of what is free here.")
 @settings_options
-def pull(model: str, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
-    """Fetch MODEL (hf:owner/repo:file.gguf) into the models folder, where `up` finds it."""
+def pull(model: str | None, *, free_bytes: int | None, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """Fetch MODEL (a name of the list, or hf:owner/repo:file.gguf) into the models folder, where `up` finds it.
+
+    Without MODEL: list some that you could take, and whether they fit here. Nothing is fetched for that.
+    """
     settings = settings_from(config, **flags)
-    if not model.startswith(HUB):
-        raise StartError(f"{model!r} does not name a model of the hub: write {HUB}owner/repo:file.gguf.")
-    click.echo(_fetch(settings, model))
+    if model is None:
+        click.echo(catalogue.table(_boxes(free_bytes), settings))
+        return
+    entry = catalogue.named(model)
+    if entry is None and not model.startswith(HUB):
+        raise StartError(
+            f"{model!r} does not name a model of the hub: write {HUB}owner/repo:file.gguf, "
+            "or a name that `wirthforge models pull` lists."
+        )
+    reference = entry.reference if entry else model
+
+    def announce(size: int | None) -> None:
+        click.echo(catalogue.announcement(reference, size, _boxes(free_bytes), settings), err=True)
+
+    click.echo(_fetch(settings, reference, announce))
+
+
+def _boxes(free_bytes: int | None) -> list[catalogue.Box]:
+    found = catalogue.boxes(*run(placing.look(SystemClock())))
+    return found if free_bytes is None else [replace(found[0], free_bytes=free_bytes)]
 
 
 @models.command("list")

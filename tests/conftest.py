@@ -25,6 +25,7 @@ from server.clock import SystemClock
 from server.db.migrate import migrate
 from server.db.session import async_url
 from server.embedded.llama import Llama
+from server.embedded.models import DEMONSTRATION
 from server.embedded.postgres import Postgres
 from server.embedded.redis import Redis as EmbeddedRedis
 from server.engines.openai_compatible import OpenAICompatible
@@ -184,7 +185,7 @@ async def _llama(folder: Path, *, name: str, layers: int, slots: int) -> Llama:
 
 @pytest.fixture(scope="session")
 async def llama(short_dir: Path) -> AsyncIterator[Llama]:
-    """llama.cpp with the demonstration model."""
+    """llama.cpp with a model of one layer, which says anything, fast."""
     running = await _llama(short_dir, name=tiny_model.NAME, layers=1, slots=4)
     yield running
     await running.stop()
@@ -228,3 +229,23 @@ def adapter(llama: Llama, *, name: str) -> OpenAICompatible:
 async def llama_box(make_box: MakeBox, llama: Llama) -> Box:
     """A box in front of llama.cpp."""
     return await make_box(engines=[adapter(llama, name=tiny_model.NAME)])
+
+
+@pytest.fixture(scope="session")
+async def built_in(short_dir: Path) -> AsyncIterator[dict[str, Llama]]:
+    """The models that `up` serves when it is given none, each in a llama.cpp of its own."""
+    running: dict[str, Llama] = {}
+    for path in DEMONSTRATION:
+        clock = SystemClock()
+        llama = Llama(path, name=path.stem, slots=4, context_tokens=2048, data_dir=short_dir, clock=clock)
+        await llama.start()
+        running[path.stem] = llama
+    yield running
+    for llama in running.values():
+        await llama.stop()
+
+
+@pytest.fixture
+async def built_in_box(make_box: MakeBox, built_in: dict[str, Llama]) -> Box:
+    """A box as a stranger starts it: three small models that know this server."""
+    return await make_box(engines=[adapter(llama, name=name) for name, llama in built_in.items()])

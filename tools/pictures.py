@@ -62,7 +62,13 @@ async def bring_in(chromium: Browser, admin: Page, name: str) -> tuple[str, str]
 async def keep_asking(origin: str, key: str) -> None:
     """Ask again and again, until cancelled."""
     question = {"role": "user", "content": QUESTIONS[0]}
-    body = {"model": "wirthforge-large", "stream": True, "max_tokens": ANSWER_TOKENS, "messages": [question]}
+    body = {
+        "model": "wirthforge-large",
+        "stream": True,
+        "max_tokens": ANSWER_TOKENS,
+        "ignore_eos": True,
+        "messages": [question],
+    }
     async with httpx.AsyncClient(base_url=origin, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
         while True:
             async with client.stream("POST", "/v1/chat/completions", json=body) as answer:

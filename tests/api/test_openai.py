@@ -24,7 +24,7 @@ async def test_models_are_listed_and_retrieved(llama_box: Box, ann: Person) -> N
     async with llama_box.openai(ann) as client:
         listed = [model.id async for model in client.models.list()]
         found = await client.models.retrieve(MODEL)
-    assert listed == [MODEL]
+    assert listed == [MODEL, "council:self"]
     assert found.id == MODEL
 
 
@@ -38,6 +38,23 @@ async def test_a_conversation_is_answered_in_one_piece(llama_box: Box, ann: Pers
     assert (row.input_tokens, row.output_tokens) == (answer.usage.prompt_tokens, answer.usage.completion_tokens)
     assert (row.user_id, row.model, row.engine, row.outcome) == (ann.user.id, MODEL, MODEL, "completed")
     assert row.key_id is not None
+
+
+async def test_the_built_in_models_answer_to_the_question(built_in_box: Box) -> None:
+    """Three are listed; each says what a council is, and that it knows nothing else."""
+    ben = await built_in_box.person("ben")
+    other: Any = [{"role": "user", "content": "What is the capital of France?"}]
+    async with built_in_box.openai(ben) as client:
+        listed = [model.id async for model in client.models.list()]
+        models, councils = listed[:3], listed[3:]
+        assert models == ["wirthforge-large", "wirthforge-middle", "wirthforge-small"]
+        assert councils == ["council", "council:self"]
+        for model in models:
+            known = await client.chat.completions.create(model=model, messages=QUESTION, seed=1)
+            unknown = await client.chat.completions.create(model=model, messages=other, seed=1)
+            assert "several models" in str(known.choices[0].message.content)
+            assert "demonstration model" in str(unknown.choices[0].message.content)
+            assert {known.choices[0].finish_reason, unknown.choices[0].finish_reason} == {"stop"}
 
 
 async def test_a_stream_shows_usage_only_to_those_who_asked(llama_box: Box, ann: Person) -> None:

@@ -2,7 +2,7 @@
 
 import httpx
 
-from benchmarks import tiny_model
+from server.embedded.models import DEMONSTRATION
 from tests.cli.programs import NEWEST, House, Server
 
 PASSWORD = "correct horse battery"
@@ -20,9 +20,15 @@ def _login(url: str, name: str, password: str) -> int:
 def test_up_says_what_it_does(open_house: Open) -> None:
     """Every part, in a column; then the link for the first admin, the address, and how to stop."""
     house, server = open_house
-    width = len(tiny_model.NAME)
+    names = [path.stem for path in DEMONSTRATION]
+    width = max(map(len, names))
     assert server.lines[0].endswith(f"data in {house.data}")
-    for name, state in (("postgres", "ready"), ("redis", "ready"), (tiny_model.NAME, "ready"), ("schema", "at")):
+    for name, state in (
+        ("postgres", "ready"),
+        ("redis", "ready"),
+        *((each, "ready") for each in names),
+        ("schema", "at"),
+    ):
         assert any(line.startswith(f"  {name:<{width}}  {state}") for line in server.lines), name
     assert server.setup_link is not None
     assert server.setup_link.startswith(f"{server.url}/setup#")

@@ -70,6 +70,26 @@ describe('streamChat', () => {
     ])
   })
 
+  test('hands on what a council tells as it is, before the text of the same chunk', async () => {
+    answering((body) => {
+      const told = { type: 'text', label: 'A', text: 'Hi' }
+      body.data({
+        choices: [{ delta: { reasoning_content: 'Hi' } }],
+        wirthforge: { council: told },
+      })
+      body.data({ choices: [], wirthforge: { council: 'junk' } })
+      body.data({ choices: [], wirthforge: null })
+      body.text('Hello')
+      body.finish()
+    })
+    const { events } = await collect()
+    expect(events.slice(0, 3)).toEqual([
+      { type: 'council', told: { type: 'text', label: 'A', text: 'Hi' } },
+      { type: 'delta', text: '', thinking: 'Hi' },
+      { type: 'delta', text: 'Hello', thinking: '' },
+    ])
+  })
+
   test('tells why an answer pauses, and how often and how long when it goes on', async () => {
     answering((body) => {
       body.text('Half')

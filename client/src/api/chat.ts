@@ -10,6 +10,9 @@
  * second (`: queue ahead=2 wait_s=14`) until it is its turn
  * (`: queue done`). An answer may be interrupted: `: paused …` about every second
  * says so, `: resumed pauses=1 paused_ms=1840` that it goes on.
+ *
+ * What a council tells stands in the extension `wirthforge.council` of a chunk; it
+ * is handed on before the text of that chunk, and read by council/events.ts.
  */
 import { reportStatus } from './client'
 import { asProblem, isRecord, messageOf, Problem, problemOf } from './errors'
@@ -26,6 +29,7 @@ export type ChatEvent =
   | { type: 'paused'; why: string }
   | { type: 'resumed'; pauses: number; pausedMs: number }
   | { type: 'delta'; text: string; thinking: string }
+  | { type: 'council'; told: Record<string, unknown> }
   | { type: 'finish'; reason: string }
   | { type: 'usage'; input: number; output: number }
 
@@ -99,6 +103,8 @@ function eventsOf(data: string): ChatEvent[] {
   if (chunk.error) throw new Problem(messageOf(chunk) ?? 'The engine failed without a reason.')
 
   const events: ChatEvent[] = []
+  const extension = isRecord(chunk.wirthforge) ? chunk.wirthforge.council : null
+  if (isRecord(extension)) events.push({ type: 'council', told: extension })
   const choice: unknown = Array.isArray(chunk.choices) ? chunk.choices[0] : null
   if (isRecord(choice)) {
     const delta = isRecord(choice.delta) ? choice.delta : {}

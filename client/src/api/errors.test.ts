@@ -27,8 +27,8 @@ describe('modelsOf', () => {
       data: [{ id: 'a' }, { id: 'b', wirthforge: { demonstration: true } }, { name: 'c' }, null],
     }
     expect(modelsOf(body)).toEqual([
-      { id: 'a', demonstration: false },
-      { id: 'b', demonstration: true },
+      { id: 'a', demonstration: false, council: false },
+      { id: 'b', demonstration: true, council: false },
     ])
     expect(modelsOf('nonsense')).toEqual([])
   })

@@ -5,6 +5,8 @@ export interface Model {
   id: string
   /** True for the built-in stand-in that needs no GPU. */
   demonstration: boolean
+  /** True for one that asks several others. */
+  council: boolean
 }
 
 /** The models this box serves, in the server's order. */
@@ -26,6 +28,7 @@ export function modelsOf(body: unknown): Model[] {
   return list.flatMap((entry: unknown) => {
     if (!isRecord(entry) || typeof entry.id !== 'string') return []
     const extra = isRecord(entry.wirthforge) ? entry.wirthforge : {}
-    return [{ id: entry.id, demonstration: extra.demonstration === true }]
+    const [demonstration, council] = [extra.demonstration === true, extra.council === true]
+    return [{ id: entry.id, demonstration, council }]
   })
 }

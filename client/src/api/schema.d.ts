@@ -87,6 +87,98 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/contention": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListContention
+         * @description What engines of a box take from each other, as it was seen; also of hardware that is gone.
+         */
+        get: operations["ApiAdminContentionListContention"];
+        put?: never;
+        post?: never;
+        /**
+         * ResetContention
+         * @description Forget it, that of one box where it is named.
+         */
+        delete: operations["ApiAdminContentionResetContention"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/council-runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListRuns
+         * @description What councils did, newest first; `before` is the last id of the page before.
+         */
+        get: operations["ApiAdminCouncilRunsListRuns"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/councils": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListCouncils
+         * @description Every named council.
+         */
+        get: operations["ApiAdminCouncilsListCouncils"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/councils/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ShowCouncil
+         * @description One named council.
+         */
+        get: operations["ApiAdminCouncilsNameShowCouncil"];
+        /**
+         * DefineCouncil
+         * @description Define a council, or define it anew.
+         */
+        put: operations["ApiAdminCouncilsNameDefineCouncil"];
+        post?: never;
+        /**
+         * RemoveCouncil
+         * @description Forget a council; requests that run go on.
+         */
+        delete: operations["ApiAdminCouncilsNameRemoveCouncil"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/engines": {
         parameters: {
             query?: never;
@@ -273,6 +365,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/skills": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListSkills
+         * @description What people's feedback says of models.
+         */
+        get: operations["ApiAdminSkillsListSkills"];
+        put?: never;
+        post?: never;
+        /**
+         * ResetSkills
+         * @description Forget them, those of one model or one kind of question where they are named.
+         */
+        delete: operations["ApiAdminSkillsResetSkills"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/users": {
         parameters: {
             query?: never;
@@ -331,6 +447,26 @@ export interface paths {
          * @description A new set-up link. The old password works until it is used.
          */
         post: operations["ApiAdminUsersUserIdResetPasswordResetPassword"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/councils/{council_id}/feedback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * GiveFeedback
+         * @description Say what you think of a council of yours; it takes the place of what you said before.
+         */
+        post: operations["ApiCouncilsCouncilIdFeedbackGiveFeedback"];
         delete?: never;
         options?: never;
         head?: never;
@@ -834,7 +970,7 @@ export interface paths {
         };
         /**
          * Models
-         * @description Every model that the caller may ask.
+         * @description Every model that the caller may ask, and the councils of these.
          */
         get: operations["V1ModelsModels"];
         put?: never;
@@ -964,6 +1100,65 @@ export interface components {
              */
             stops: "yes" | "no" | "unknown";
         };
+        /** ContentionStanding */
+        ContentionStanding: {
+            box: string;
+            count: number;
+            hardware: string;
+            left: number;
+            size: number;
+        };
+        /** Council */
+        Council: {
+            chair: string | null;
+            /** Format: date-time */
+            created_at: string;
+            members: string[];
+            name: string;
+            rounds: number;
+            strategy: string;
+            /** Format: date-time */
+            updated_at: string;
+            updated_by: string | null;
+            warnings: string[];
+        };
+        /** CouncilDefinition */
+        CouncilDefinition: {
+            chair?: string | null;
+            members: string[];
+            /** @default 1 */
+            rounds: number;
+            /** @default council-k */
+            strategy: string;
+        };
+        /** CouncilRunRow */
+        CouncilRunRow: {
+            agreement: number | null;
+            binding: string;
+            chair: string | null;
+            feedback: components["schemas"]["FeedbackStanding"] | null;
+            /** Format: uuid */
+            id: string;
+            kind: string;
+            members: components["schemas"]["RunMember"][];
+            name: string;
+            outcome: string;
+            reason: string;
+            shadow: {
+                [key: string]: unknown;
+            } | null;
+            size: number;
+            /** Format: date-time */
+            started_at: string;
+            steps: string[];
+            strategy: string;
+            total_ms: number;
+            /** Format: uuid */
+            user_id: string;
+            verdict_method: string | null;
+            wanted: number | null;
+            winner: string | null;
+        };
         /** DeviceView */
         DeviceView: {
             absent: {
@@ -1073,6 +1268,22 @@ export interface components {
             at: string;
             uuid: string;
             xid: number;
+        };
+        /** FeedbackRequest */
+        FeedbackRequest: {
+            pick?: string | null;
+            /** @default false */
+            regenerated: boolean;
+            /** @enum {null|string} */
+            thumb?: "up" | "down" | null;
+        };
+        /** FeedbackStanding */
+        FeedbackStanding: {
+            counts: boolean;
+            pick: string | null;
+            regenerated: boolean;
+            /** @enum {null|string} */
+            thumb: "up" | "down" | null;
         };
         /** HardwareView */
         HardwareView: {
@@ -1240,6 +1451,10 @@ export interface components {
             user: components["schemas"]["QuotaPerson"] | null;
             warnings: string[];
         };
+        /** Removed */
+        Removed: {
+            removed: number;
+        };
         /** RoleQuota */
         RoleQuota: {
             /** @enum {string} */
@@ -1247,6 +1462,24 @@ export interface components {
             rule: components["schemas"]["QuotaRule"];
             /** Format: date-time */
             updated_at: string;
+        };
+        /** RunMember */
+        RunMember: {
+            /** @default 0 */
+            cached_tokens: number;
+            /** @default 0 */
+            completion_tokens: number;
+            engine: string;
+            first_token_ms?: number | null;
+            label: string;
+            model: string;
+            /** @default 0 */
+            prompt_tokens: number;
+            reason?: string | null;
+            role: "leader" | ("member" | "rank" | "judge" | "debate" | "chair");
+            /** @enum {string} */
+            state: "waiting" | "answering" | "done" | "failed" | "revoked" | "late" | "dropped";
+            total_ms?: number | null;
         };
         /** SessionState */
         SessionState: {
@@ -1277,6 +1510,18 @@ export interface components {
             share_percent: number | null;
             weight: number;
         };
+        /** SkillStanding */
+        SkillStanding: {
+            kind: string;
+            losses: number;
+            losses_counted: number;
+            model: string;
+            people: number;
+            /** @enum {string} */
+            role: "answer" | "chair";
+            wins: number;
+            wins_counted: number;
+        };
         /** Tier */
         Tier: {
             context_tokens: number;
@@ -1293,6 +1538,8 @@ export interface components {
         };
         /** UsageRow */
         UsageRow: {
+            council_id: string | null;
+            council_reason: string | null;
             engine: string;
             first_token_ms: number | null;
             input_tokens: number;
@@ -1304,6 +1551,7 @@ export interface components {
             queue_ms: number;
             /** Format: uuid */
             request_id: string;
+            role: string | null;
             /** Format: date-time */
             started_at: string;
             total_ms: number;
@@ -1435,6 +1683,234 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["CalibrationView"];
                 };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminContentionListContention: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ContentionStanding"][];
+                };
+            };
+        };
+    };
+    ApiAdminContentionResetContention: {
+        parameters: {
+            query?: {
+                box?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Removed"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminCouncilRunsListRuns: {
+        parameters: {
+            query?: {
+                before?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CouncilRunRow"][];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminCouncilsListCouncils: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Council"][];
+                };
+            };
+        };
+    };
+    ApiAdminCouncilsNameShowCouncil: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Council"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminCouncilsNameDefineCouncil: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CouncilDefinition"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Council"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminCouncilsNameRemoveCouncil: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Bad request syntax or unsupported method */
             400: {
@@ -1896,6 +2372,64 @@ export interface operations {
             };
         };
     };
+    ApiAdminSkillsListSkills: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SkillStanding"][];
+                };
+            };
+        };
+    };
+    ApiAdminSkillsResetSkills: {
+        parameters: {
+            query?: {
+                model?: string | null;
+                kind?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Removed"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
     ApiAdminUsersListUsers: {
         parameters: {
             query?: never;
@@ -2014,6 +2548,47 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Invitation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiCouncilsCouncilIdFeedbackGiveFeedback: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                council_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FeedbackRequest"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FeedbackStanding"];
                 };
             };
             /** @description Bad request syntax or unsupported method */

@@ -1,5 +1,6 @@
 import { ActionIcon, Tooltip } from '@mantine/core'
 import { IconRefresh } from '@tabler/icons-react'
+import { Thumbs } from '../council/Thumbs'
 import { CopyButton } from '../ui/CopyButton'
 import { counted, duration } from '../ui/format'
 import classes from './chat.module.css'
@@ -12,6 +13,7 @@ interface Props {
 
 /** What the answer took, and what can be done with it. */
 export function AnswerFoot({ answer, onRetry }: Props) {
+  const { council, state } = answer
   return (
     <div className={classes.answerFoot}>
       <span data-testid="answer-meta">{facts(answer).join(' · ')}</span>
@@ -28,6 +30,9 @@ export function AnswerFoot({ answer, onRetry }: Props) {
             <IconRefresh size={15} />
           </ActionIcon>
         </Tooltip>
+      )}
+      {council !== null && council.id !== null && state === 'complete' && (
+        <Thumbs council={council.id} judged={council.judged} />
       )}
     </div>
   )

@@ -2,6 +2,8 @@ import { Button } from '@mantine/core'
 import { useDocumentTitle } from '@mantine/hooks'
 import { IconArrowDown } from '@tabler/icons-react'
 import { useCallback, useEffect, useRef } from 'react'
+import { CouncilChoice } from '../council/CouncilChoice'
+import { CouncilVoice } from '../council/CouncilVoice'
 import { useChat } from './ChatContext'
 import { Composer } from './Composer'
 import classes from './chat.module.css'
@@ -20,11 +22,10 @@ function focusUnlessTouch(field: HTMLTextAreaElement | null): void {
 
 export default function ChatPage() {
   const { store, conversation } = useChat()
-  const { chosen } = useModels()
+  const { chosen, asked: model } = useModels()
   const { scroller, content, stuck, jump } = useStickToBottom()
   const field = useRef<HTMLTextAreaElement>(null)
   const running = isRunning(conversation)
-  const model = chosen?.id ?? null
   useDocumentTitle('Chat · WIRTHFORGE')
 
   useEffect(() => focusUnlessTouch(field.current), [])
@@ -76,6 +77,7 @@ export default function ChatPage() {
         </div>
       </div>
       <WaitingVoice answer={conversation.exchanges[last]?.answer} />
+      <CouncilVoice answer={conversation.exchanges[last]?.answer} />
       <div className={classes.foot}>
         {!stuck && (
           <Button
@@ -88,17 +90,24 @@ export default function ChatPage() {
             Jump to latest
           </Button>
         )}
+        <CouncilChoice />
         <Composer field={field} running={running} ready={model !== null} onAsk={ask} />
-        {chosen?.demonstration && (
-          <p className={classes.note}>
-            A built-in demonstration model: it knows this server and nothing else. Add a real one with{' '}
-            <code>wirthforge up --model …</code>.
-          </p>
-        )}
+        {chosen?.demonstration && <DemonstrationNote council={chosen.council} />}
         <p className={classes.note}>
           Conversations are not stored yet: this one ends with the page.
         </p>
       </div>
     </main>
+  )
+}
+
+function DemonstrationNote({ council }: { council: boolean }) {
+  return (
+    <p className={classes.note}>
+      {council
+        ? 'A council of built-in demonstration models: they know this server and nothing else.'
+        : 'A built-in demonstration model: it knows this server and nothing else.'}{' '}
+      Add a real one with <code>wirthforge up --model …</code>.
+    </p>
   )
 }

@@ -1,10 +1,13 @@
 import { VisuallyHidden } from '@mantine/core'
 import { memo } from 'react'
+import { CouncilView } from '../council/CouncilView'
+import { VerdictView } from '../council/VerdictView'
 import { AnswerFoot } from './AnswerFoot'
 import { AnswerProblem } from './AnswerProblem'
 import classes from './chat.module.css'
 import type { Answer, Exchange } from './conversation'
 import { Markdown } from './Markdown'
+import { Thinking } from './Thinking'
 import { WaitingLine } from './WaitingLine'
 
 interface Props {
@@ -30,15 +33,19 @@ export const ExchangeView = memo(function ExchangeView({ exchange, onRetry }: Pr
 
 function AnswerView({ answer, onRetry }: { answer: Answer; onRetry: Props['onRetry'] }) {
   const over = answer.state !== 'waiting' && answer.state !== 'streaming'
+  const { council } = answer
   return (
     <div className={classes.answer} data-state={answer.state}>
       {answer.state === 'waiting' && <WaitingLine since={answer.startedAt} turn={answer.turn} />}
-      {answer.thinking !== '' && (
-        <details className={classes.thinking}>
-          <summary>Thinking{!over && answer.text === '' ? '…' : ''}</summary>
-          <div>{answer.thinking}</div>
-        </details>
+      {council !== null && (
+        <CouncilView
+          council={council}
+          running={!over}
+          complete={answer.state === 'complete'}
+          answered={answer.text !== ''}
+        />
       )}
+      <Thinking text={answer.thinking} open={!over && answer.text === ''} />
       <div data-testid="answer" hidden={answer.text === ''}>
         <Markdown text={answer.text} growing={!over} />
       </div>
@@ -46,6 +53,9 @@ function AnswerView({ answer, onRetry }: { answer: Answer; onRetry: Props['onRet
         <p className={classes.waiting} role="status" data-testid="paused">
           {answer.paused === '' ? 'Paused' : `Paused: ${answer.paused}`}
         </p>
+      )}
+      {council !== null && council.verdict !== null && (over || answer.text !== '') && (
+        <VerdictView council={council} verdict={council.verdict} />
       )}
       {answer.problem !== null && <AnswerProblem problem={answer.problem} onRetry={onRetry} />}
       {over && <AnswerFoot answer={answer} onRetry={answer.problem === null ? onRetry : null} />}

@@ -2,6 +2,7 @@ import { useLocalStorage, useWindowEvent } from '@mantine/hooks'
 import { createContext, type ReactNode, useContext, useMemo } from 'react'
 import type { Problem } from '../api/errors'
 import { listModels, type Model } from '../api/models'
+import { withSize } from '../council/names'
 import { useResource } from '../ui/useResource'
 
 interface Models {
@@ -11,6 +12,11 @@ interface Models {
   /** The model the next question goes to; null while none is known. */
   chosen: Model | null
   choose: (id: string) => void
+  /** How many are to answer in a council; empty where that is left to the server. */
+  councilSize: string
+  chooseCouncilSize: (size: string) => void
+  /** The name that the next question asks for: the chosen model, or the council with its size. */
+  asked: string | null
 }
 
 const Context = createContext<Models | null>(null)
@@ -19,14 +25,21 @@ const Context = createContext<Models | null>(null)
 export function ModelProvider({ children }: { children: ReactNode }) {
   const { data, problem, reload } = useResource(listModels)
   const [id, choose] = useLocalStorage({ key: 'wirthforge.model', defaultValue: '' })
+  const [councilSize, chooseCouncilSize] = useLocalStorage({
+    key: 'wirthforge.council-size',
+    defaultValue: '',
+  })
   // An admin may have changed the models while the page lay in a background tab.
   useWindowEvent('focus', reload)
 
   const models = useMemo<Models>(() => {
     // A model that is gone gives way to the first one, but stays remembered.
-    const chosen = data?.find((model) => model.id === id) ?? data?.[0] ?? null
-    return { models: data, problem, reload, chosen, choose }
-  }, [data, problem, reload, id, choose])
+    const first = data?.find((model) => !model.council) ?? data?.[0]
+    const chosen = data?.find((model) => model.id === id) ?? first ?? null
+    const asked = chosen?.council ? withSize(chosen.id, councilSize) : (chosen?.id ?? null)
+    const choice = { chosen, choose, councilSize, chooseCouncilSize, asked }
+    return { models: data, problem, reload, ...choice }
+  }, [data, problem, reload, id, choose, councilSize, chooseCouncilSize])
   return <Context value={models}>{children}</Context>
 }
 

@@ -5,11 +5,14 @@
  * what every operation is about: asking adds one, regenerating replaces the
  * answer of the last one. An answer is `waiting` until its first token,
  * `streaming` until it ends, and then one of `complete`, `stopped`, `failed`.
- * Only the last answer ever changes, and an exchange that does not change
- * keeps its identity, so that finished messages need not be drawn again.
+ * Only the last answer ever changes (but for what a person says of an earlier
+ * one), and an exchange that does not change keeps its identity, so that finished
+ * messages need not be drawn again.
  */
 import type { ChatEvent, ChatMessage } from '../api/chat'
 import type { Problem } from '../api/errors'
+import { type Council, heard, type Judgement } from '../council/council'
+import { isRestart, isText } from '../council/events'
 import { type Turn, told } from '../ui/turn'
 
 type AnswerState = 'waiting' | 'streaming' | 'complete' | 'stopped' | 'failed'
@@ -19,6 +22,8 @@ export interface Answer {
   model: string
   text: string
   thinking: string
+  /** The council that makes the answer; null where one model does. */
+  council: Council | null
   startedAt: number
   /** Where it stood in the queue when the server last told; null if it never had to wait. */
   turn: Turn | null
@@ -50,6 +55,7 @@ export type Action =
   | { type: 'received'; events: readonly ChatEvent[]; at: number }
   | { type: 'ended'; state: 'complete' | 'stopped'; at: number }
   | { type: 'failed'; problem: Problem; at: number }
+  | { type: 'judged'; council: string; judgement: Judgement }
   | { type: 'cleared' }
 
 export const EMPTY: Conversation = { exchanges: [] }
@@ -69,6 +75,8 @@ export function reduce(conversation: Conversation, action: Action): Conversation
       return withLastAnswer(conversation, (answer) =>
         action.events.reduce((grown, event) => grow(grown, event, action.at), answer),
       )
+    case 'judged':
+      return withJudgement(conversation, action.council, action.judgement)
     case 'ended':
       return withLastAnswer(conversation, (answer) => ({
         ...answer,
@@ -91,6 +99,7 @@ function fresh(model: string, at: number): Answer {
     model,
     text: '',
     thinking: '',
+    council: null,
     startedAt: at,
     turn: null,
     paused: null,
@@ -117,18 +126,42 @@ function grow(answer: Answer, event: ChatEvent, at: number): Answer {
       return { ...answer, paused: null, pauses: { count: event.pauses, ms: event.pausedMs } }
     case 'delta':
       return {
-        ...answer,
-        state: 'streaming',
-        paused: null,
+        ...begun(answer, at),
         text: answer.text + event.text,
-        thinking: answer.thinking + event.thinking,
-        firstTokenMs: answer.firstTokenMs ?? at - answer.startedAt,
+        // What a council's members write comes as events, and there once more for other clients.
+        thinking: answer.council === null ? answer.thinking + event.thinking : '',
       }
+    case 'council': {
+      const council = heard(answer.council, event.told)
+      const grown = isText(event.told) ? begun(answer, at) : answer
+      const thinking = council === null ? answer.thinking : ''
+      return { ...grown, council, thinking, text: isRestart(event.told) ? '' : grown.text }
+    }
     case 'finish':
       return { ...answer, cutShort: event.reason === 'length' }
     case 'usage':
       return { ...answer, tokens: { input: event.input, output: event.output } }
   }
+}
+
+/** The answer with its first token, or one more. */
+function begun(answer: Answer, at: number): Answer {
+  const firstTokenMs = answer.firstTokenMs ?? at - answer.startedAt
+  return { ...answer, state: 'streaming', paused: null, firstTokenMs }
+}
+
+function withJudgement(
+  { exchanges }: Conversation,
+  id: string,
+  judgement: Judgement,
+): Conversation {
+  const judged = (exchange: Exchange): Exchange => {
+    const { council } = exchange.answer
+    if (council?.id !== id) return exchange
+    const answer = { ...exchange.answer, council: { ...council, judged: judgement } }
+    return { ...exchange, answer }
+  }
+  return { exchanges: exchanges.map(judged) }
 }
 
 function withLastAnswer(

@@ -5,8 +5,12 @@
  */
 import { type ChatEvent, streamChat } from '../api/chat'
 import { asProblem } from '../api/errors'
+import type { Judgement } from '../council/council'
+import { isText } from '../council/events'
+import { sendFeedback } from '../council/feedback'
 import {
   type Action,
+  type Answer,
   type Conversation,
   EMPTY,
   isRunning,
@@ -39,9 +43,17 @@ export class ChatStore {
 
   /** Answers the last question once more, with the model chosen now. */
   retry(model: string): void {
-    if (isRunning(this.#conversation) || this.#conversation.exchanges.length === 0) return
+    const before = this.#conversation.exchanges.at(-1)?.answer
+    if (isRunning(this.#conversation) || before === undefined) return
+    regretted(before)
     this.#apply({ type: 'retried', model, at: performance.now() })
     void this.#answer(model)
+  }
+
+  /** Tells the server what the person thinks of a council's answer; throws a `Problem`. */
+  async judge(council: string, judgement: Judgement): Promise<void> {
+    await sendFeedback(council, judgement)
+    this.#apply({ type: 'judged', council, judgement })
   }
 
   /** Ends the running answer and keeps the text so far. */
@@ -73,7 +85,7 @@ export class ChatStore {
         batch.add(event)
         // The place in the queue, and the first token, are shown and timed at once.
         if (first) batch.flush()
-        first &&= event.type === 'queue' || event.type === 'turn'
+        first &&= !isToken(event)
       }
       end = { type: 'ended', state: 'complete', at: performance.now() }
     } catch (reason) {
@@ -90,4 +102,18 @@ export class ChatStore {
     this.#conversation = reduce(this.#conversation, action)
     for (const listener of this.#listeners) listener()
   }
+}
+
+const isToken = (event: ChatEvent) =>
+  event.type === 'delta' || (event.type === 'council' && isText(event.told))
+
+/**
+ * That a whole answer was not wanted teaches the server something, unless the
+ * person has said more about it. Nobody asked for this request, so nobody is
+ * told when it fails.
+ */
+function regretted({ state, council }: Answer): void {
+  if (state !== 'complete' || council === null || council.id === null || council.judged !== null)
+    return
+  sendFeedback(council.id, { regenerated: true }).catch(() => undefined)
 }

@@ -5,13 +5,14 @@ const NEAR_PX = 40
 
 /**
  * Keeps a scrolling element at its end while its content grows, until the
- * reader scrolls up; coming back to the end, or `jump`, takes it up again.
+ * reader scrolls up; coming back to the end, or `jump`, takes it up again. What
+ * does not `grow` when it appears begins at its beginning.
  */
-export function useStickToBottom() {
+export function useStickToBottom(grows = true) {
   const scroller = useRef<HTMLDivElement>(null)
   const content = useRef<HTMLDivElement>(null)
-  const [stuck, setStuck] = useState(true)
-  const following = useRef(true)
+  const [stuck, setStuck] = useState(grows)
+  const following = useRef(grows)
 
   const follow = useCallback((value: boolean) => {
     following.current = value

@@ -19,12 +19,12 @@ from server.accounts.access import Access
 from server.accounts.keys import ApiKeys
 from server.accounts.passwords import Passwords
 from server.accounts.users import Users
-from server.app import connect_redis
 from server.clock import SystemClock
 from server.db.migrate import migrate
 from server.db.session import Database
 from server.embedded.postgres import Postgres
 from server.embedded.redis import Redis
+from server.sharing.redis import connect_redis
 
 START_MS_MAX = 20_000
 

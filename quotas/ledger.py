@@ -43,6 +43,8 @@ class Entry:
         output_tokens_min: a shorter one with which it is content, should the budget not afford more.
         answers: how many it asks for; each takes a slot.
         is_revocable: whether its lease may be taken away for somebody who waits.
+        council: the request of the council that it is a part of; empty for one of its own.
+        role: what it does there.
     """
 
     id: str
@@ -58,6 +60,8 @@ class Entry:
     output_tokens_min: int = 0
     answers: int = 1
     is_revocable: bool = False
+    council: str = ""
+    role: str = ""
 
     def usage_fields(self) -> dict[str, str | int]:
         """What goes into the usage row."""
@@ -68,6 +72,7 @@ class Entry:
             "key": self.key,
             "input_tokens": self.input_tokens,
             "started_at_ms": self.started_at_ms,
+            **({"council": self.council, "role": self.role} if self.council else {}),
         }
 
     def fields(self) -> list[str | int]:

@@ -7,6 +7,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -14,9 +15,7 @@ from litestar import Litestar, Request
 from litestar.di import NamedDependency, Provide
 from litestar.middleware import DefineMiddleware
 from litestar.types import ASGIApp
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 
 from quotas.cost import Cost, read_costs
 from quotas.ledger import Ledger
@@ -39,6 +38,8 @@ from server.api.scope import RequestScopes
 from server.chat.pipeline import Pipeline
 from server.chat.salts import LedgerPins, Salts
 from server.clock import Clock, SystemClock
+from server.council.joined import councils_of
+from server.council.scene import Scene
 from server.db.session import Database
 from server.engines.calibrating import Calibrating
 from server.engines.calibrations import Calibrations
@@ -46,6 +47,7 @@ from server.engines.fleet import Fleet
 from server.engines.isolation import Pins
 from server.engines.kinds import Defaults, EngineSpec, load_kinds, read_spec
 from server.engines.numbers import NumberDefaults, Numbers, numbers_of
+from server.engines.preloading import preloads_of
 from server.engines.promises import Promises
 from server.engines.protocol import Engine
 from server.engines.residents import Residents
@@ -60,19 +62,17 @@ from server.messages import Principal
 from server.settings import Settings
 from server.sharing.gate import Gate
 from server.sharing.outlook import Outlook
+from server.sharing.redis import connect_redis
+from server.usage.history import Expectations
 from server.usage.report import UsageReport
 from server.usage.writer import UsageWriter
 from server.web import admin, hardware, pages, sharing, usage
 from server.web.accounts import Accounts
 from server.web.calibrations import CalibrationAdmin
+from server.web.councils import CouncilAdmin, give_feedback
 from server.web.engines import Catalogue, EngineAdmin
 from server.web.quotas import QuotaAdmin, own_quota
 from server.web.sharing import Shares, Sockets
-
-REDIS_CONNECTIONS_MAX = 32
-REDIS_CONNECT_S_MAX = 2
-# More than the longest blocking read (gate.LISTEN_MS).
-REDIS_ANSWER_S_MAX = 5
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
@@ -152,6 +152,8 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
             Accounts,
             admin.Admin,
             CalibrationAdmin,
+            CouncilAdmin,
+            give_feedback,
             EngineAdmin,
             QuotaAdmin,
             own_quota,
@@ -186,24 +188,46 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
     ledger = Ledger(redis)
     outlook = Outlook(ledger, clock)
     gate = Gate(ledger, outlook, replica=replica, clock=clock, settings=settings)
-    records = History(database, clock)
-    monitor = Monitor(hardware_of(clock), clock, records)
-
+    monitor = Monitor(hardware_of(clock), clock, records := History(database, clock))
     fleet, promises, store, calibrating = _fleet(
         settings, engines, monitor=monitor, gate=gate, ledger=ledger, database=database, clock=clock
     )
+    expectations = Expectations(database, clock)
+    observed, preloading = preloads_of(fleet, expectations, database=database, clock=clock, load=ledger.load)
     writer = UsageWriter(ledger, database, clock, reader=replica)
-    passwords = Passwords()
-    access = Access(ledger, clock)
-    logins = Logins(database, access, passwords, LoginThrottle(redis), clock, days=settings.login_days)
-    keys = ApiKeys(database, access, clock)
-    quotas = Quotas(database, access, clock)
-    authentication = Authentication(keys, logins, access)
-    salts = Salts(lambda: ledger.cache_key(new_token()))
+    access, quotas, authentication, people = _people(
+        settings, database=database, ledger=ledger, redis=redis, clock=clock
+    )
     shares = Shares(ledger, outlook, quotas)
     costs = costs_from(settings)
+    pipeline = Pipeline(
+        pool=fleet.pool,
+        gate=gate,
+        quotas=quotas,
+        access=access,
+        residency=observed,
+        promises=promises,
+        salts=Salts(lambda: ledger.cache_key(new_token())),
+        clock=clock,
+        cost=lambda model: costs.get(model) or store.cost(model) or Cost(),
+    )
+    scene = partial(
+        Scene, pool=fleet.pool, outlook=outlook, calibrations=store, boxes=fleet.residency, expects=expectations,
+        slots=lambda each: window_from(settings, each, fleet.roster.spec(each.name), store.knee(each.name)).slots,
+    )  # fmt: skip
+    councils = councils_of(
+        pipeline,
+        scene,
+        quotas=quotas,
+        database=database,
+        clock=clock,
+        hardware=lambda: box_of(monitor.snapshot),
+        settings=settings,
+    )
     parts = {
-        "authentication": authentication,
+        **people,
+        **fleet.parts,
+        **councils.parts,
         "calibrating": calibrating,
         "calibrations": store,
         "catalogue": Catalogue(
@@ -211,41 +235,40 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
             promises,
             lambda engine, spec: numbers_of(engine, spec, number_defaults_from(settings), store.knee(engine.name)),
         ),
-        "clock": clock,
         "database": database,
-        "keys": keys,
         "ledger": ledger,
-        "logins": logins,
-        "pipeline": Pipeline(
-            pool=fleet.pool,
-            gate=gate,
-            quotas=quotas,
-            access=access,
-            residency=fleet.residency,
-            promises=promises,
-            salts=salts,
-            clock=clock,
-            cost=lambda model: costs.get(model) or store.cost(model) or Cost(),
-        ),
-        "pool": fleet.pool,
+        "pipeline": pipeline,
         "promises": promises,
-        "quotas": quotas,
-        "registry": fleet.registry,
-        "residency": fleet.residency,
-        "roster": fleet.roster,
         "shares": shares,
         "sockets": Sockets(shares, authentication),
         "hardware_monitor": monitor,
         "hardware_records": records,
         "usage_report": UsageReport(database),
-        "users": Users(database, access, passwords, clock),
     }
 
-    calibrates = [calibrating.run] if settings.calibrates else []
-    loops = (promises.run, *fleet.loops, store.run, *calibrates)
+    idly = [calibrating.run] * settings.calibrates + [preloading.run] * settings.preloads
+    loops = (promises.run, *fleet.loops, store.run, expectations.run, *idly, *councils.loops)
     return parts, _lifespan(
         loops, database=database, redis=redis, gate=gate, fleet=fleet, writer=writer, monitor=monitor
     )
+
+
+def _people(
+    settings: Settings, *, database: Database, ledger: Ledger, redis: Redis, clock: Clock
+) -> tuple[Access, Quotas, Authentication, dict[str, object]]:
+    """Who may ask what: the parts that others need, and all by name."""
+    passwords, access = Passwords(), Access(ledger, clock)
+    logins = Logins(database, access, passwords, LoginThrottle(redis), clock, days=settings.login_days)
+    keys, quotas = ApiKeys(database, access, clock), Quotas(database, access, clock)
+    authentication = Authentication(keys, logins, access)
+    parts = {
+        "authentication": authentication,
+        "keys": keys,
+        "logins": logins,
+        "quotas": quotas,
+        "users": Users(database, access, passwords, clock),
+    }
+    return access, quotas, authentication, parts
 
 
 def _lifespan(
@@ -336,23 +359,6 @@ def _fleet(
         server_version=VERSION,
     )
     return fleet, promises, store, calibrating
-
-
-def connect_redis(url: str) -> Redis:
-    """A client whose calls wait for a free connection instead of opening more and more.
-
-    It does not retry: what a lost reply means is known to the gate and to the usage writer.
-    """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=REDIS_CONNECTIONS_MAX,
-        timeout=REDIS_ANSWER_S_MAX,
-        decode_responses=True,
-        socket_connect_timeout=REDIS_CONNECT_S_MAX,
-        socket_timeout=REDIS_ANSWER_S_MAX,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return Redis.from_pool(pool)
 
 
 def _always(part: object) -> Callable[[], Any]:

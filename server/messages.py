@@ -33,6 +33,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
         output_tokens_max: of each answer, where the client says so.
         answers: how many it asks for.
         is_revocable: whether it may be stopped for somebody who waits (`service_tier: "flex"`).
+        council_id: the council's request that it is a part of, if it is; `role` is what it does there.
     """
 
     id: UUID
@@ -46,6 +47,8 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     output_tokens_max: int | None = None
     answers: int = 1
     is_revocable: bool = False
+    council_id: UUID | None = None
+    role: str = ""
 
 
 class Piece(Struct, frozen=True):

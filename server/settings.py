@@ -68,6 +68,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     costs: tuple[str, ...] = ()
     # How fast each model is is measured once, when it is in memory and nobody uses its engine.
     calibrates: bool = True
+    # A model that is likely to be asked for next is loaded while nobody uses its box.
+    preloads: bool = True
+    # What models that answer at the same time are believed to leave each other, before it was measured.
+    council_prior: Literal["saturation", "seed"] = "saturation"
+    # The allocator only watches: councils get all members, and what it would have chosen is logged and kept.
+    council_shadow: bool = False
     # An engine that says nothing for so long has failed. A long prompt on a CPU takes minutes.
     engine_silence_ms_max: Positive = 300_000
     # The same between tokens, once the first has come.

@@ -42,6 +42,12 @@ LEASES_REAPED = Counter(
 MODEL_LOAD_SECONDS = Histogram(
     "wirthforge_model_load_seconds", "Time that loading a model took.", ("engine",), buckets=SECONDS, registry=REGISTRY
 )
+MODEL_PRELOADS = Counter(
+    "wirthforge_model_preloads_total",
+    "Models loaded before anybody asked: loaded, broken_off (somebody wanted something else), failed; used afterwards.",
+    ("engine", "outcome"),
+    registry=REGISTRY,
+)
 MODEL_MEMORY_RATIO = Histogram(
     "wirthforge_model_memory_ratio",
     "What a load really took of its devices, by what was estimated.",

@@ -16,7 +16,7 @@ from server.accounts.access import Access
 from server.accounts.keys import ApiKeys
 from server.accounts.passwords import Passwords
 from server.accounts.users import Users
-from server.app import connect_redis, create_app, engines_from
+from server.app import create_app, engines_from
 from server.cli.serve import WebServer, address, listen
 from server.clock import Clock, SystemClock
 from server.db.models import Usage, User
@@ -24,6 +24,7 @@ from server.db.session import Database
 from server.engines.protocol import Engine
 from server.messages import Role
 from server.settings import Settings
+from server.sharing.redis import connect_redis
 
 PASSWORD = "correct horse battery"
 POLL_MS = 10

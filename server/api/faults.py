@@ -8,7 +8,7 @@ import structlog
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 
-from server.errors import WirthforgeError
+from server.errors import InvalidRequest, WirthforgeError
 
 # OpenAI's `type` by status, where it is not simply the caller's or the server's fault; its clients choose their
 # exception by the status, people read the rest.
@@ -65,6 +65,9 @@ def _as_error(request: Request[Any, Any, Any], exception: Exception) -> Wirthfor
         error = WirthforgeError(_sentence(exception), code=HTTPStatus(exception.status_code).name.lower())
         error.status = exception.status_code
         return error
+    if isinstance(exception, RecursionError):
+        log.warning("body nested too deeply", path=request.scope["path"])
+        return InvalidRequest("The body is nested too deeply.", code="invalid_json")
     log.error("bug", path=request.scope["path"], exc_info=exception)
     return WirthforgeError("The server made a mistake. Its log says more.")
 

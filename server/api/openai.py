@@ -10,13 +10,17 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from quotas.forecast import Standing
+from quotas.policy import Limits
 from server.accounts.authentication import Authentication
 from server.accounts.quotas import Quotas
 from server.api.documentation import ChatCompletion, Completion, Embedding
 from server.api.faults import error_event
 from server.api.scope import request_scope
 from server.api.wire import parse
-from server.chat.pipeline import Answer, Pipeline
+from server.chat.pipeline import Answer
+from server.council.named import NamedCouncils
+from server.council.names import PREFIX, SELF
+from server.council.service import Councils
 from server.engines.pool import Pool, Route
 from server.errors import NotFound, WirthforgeError
 from server.messages import Principal, Surface
@@ -105,7 +109,7 @@ async def _with_error(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _answer(
-    surface: Surface, request: Request[Any, Any, Any], authentication: Authentication, pipeline: Pipeline
+    surface: Surface, request: Request[Any, Any, Any], authentication: Authentication, councils: Councils
 ) -> ASGIApp:
     async def identify() -> Principal:
         principal = await authentication.recall(request)
@@ -118,7 +122,7 @@ async def _answer(
     reply = EarlyResponse(scope.send)
     tell = reply.tell if model_request.is_stream else None
     try:
-        await reply.hold(await pipeline.answer(model_request, identify, scope.stack, tell))
+        await reply.hold(await councils.answer(model_request, identify, scope.stack, tell))
     except Exception as error:
         if not reply.has_begun:
             raise
@@ -133,39 +137,42 @@ async def _answer(
 async def chat_completions(
     request: Request[Any, Any, Any],
     authentication: NamedDependency[Authentication],
-    pipeline: NamedDependency[Pipeline],
+    councils: NamedDependency[Councils],
 ) -> ASGIApp:
     """Answer a conversation, streamed or in one piece."""
-    return await _answer("chat.completions", request, authentication, pipeline)
+    return await _answer("chat.completions", request, authentication, councils)
 
 
 @post("/completions", status_code=200, operation_class=Completion)
 async def completions(
     request: Request[Any, Any, Any],
     authentication: NamedDependency[Authentication],
-    pipeline: NamedDependency[Pipeline],
+    councils: NamedDependency[Councils],
 ) -> ASGIApp:
     """Go on with a text, streamed or in one piece."""
-    return await _answer("completions", request, authentication, pipeline)
+    return await _answer("completions", request, authentication, councils)
 
 
 @post("/embeddings", status_code=200, operation_class=Embedding)
 async def embeddings(
     request: Request[Any, Any, Any],
     authentication: NamedDependency[Authentication],
-    pipeline: NamedDependency[Pipeline],
+    councils: NamedDependency[Councils],
 ) -> ASGIApp:
     """Turn texts into vectors, where the engine can."""
-    return await _answer("embeddings", request, authentication, pipeline)
+    return await _answer("embeddings", request, authentication, councils)
 
 
 @get("/models")
 async def models(
-    principal: NamedDependency[Principal], pool: NamedDependency[Pool], quotas: NamedDependency[Quotas]
+    principal: NamedDependency[Principal],
+    pool: NamedDependency[Pool],
+    quotas: NamedDependency[Quotas],
+    named_councils: NamedDependency[NamedCouncils],
 ) -> dict[str, Any]:
-    """Every model that the caller may ask."""
+    """Every model that the caller may ask, and the councils of these."""
     limits, _ = await quotas.of(principal)
-    return {"object": "list", "data": [_listed(route) for route in pool.routes() if limits.allows(route.model.id)]}
+    return {"object": "list", "data": _all(pool, limits, named_councils)}
 
 
 @get("/models/{model:path}")
@@ -174,14 +181,33 @@ async def model(
     principal: NamedDependency[Principal],
     pool: NamedDependency[Pool],
     quotas: NamedDependency[Quotas],
+    named_councils: NamedDependency[NamedCouncils],
 ) -> dict[str, Any]:
     """One model."""
     limits, _ = await quotas.of(principal)
-    for route in pool.routes():
+    for listed in _all(pool, limits, named_councils):
         # Litestar's path parameters begin with the slash.
-        if route.model.id in {model, model.removeprefix("/")} and limits.allows(route.model.id):
-            return _listed(route)
+        if listed["id"] in {model, model.removeprefix("/")}:
+            return listed
     raise NotFound("There is no such model. GET /v1/models lists them.", code="model_not_found")
+
+
+def _all(pool: Pool, limits: Limits, named: NamedCouncils) -> list[dict[str, Any]]:
+    """Models, and councils where the caller's own limits allow more than one member."""
+    routes = [route for route in pool.routes() if limits.allows(route.model.id)]
+    listed = [_listed(route) for route in routes]
+    if not routes or limits.council_size_max == 1:
+        return listed
+    known = {route.model.id for route in routes}
+    own = [f"{PREFIX}:{council.name}" for council in named.known if not known.isdisjoint(council.definition.members)]
+    is_demonstration = all(route.model.is_demonstration for route in routes)
+    several = [PREFIX] if len(routes) > 1 else []
+    return listed + [_council(name, is_demonstration=is_demonstration) for name in (*several, f"{PREFIX}:{SELF}", *own)]
+
+
+def _council(name: str, *, is_demonstration: bool) -> dict[str, Any]:
+    about = {"council": True, "demonstration": is_demonstration}
+    return {"id": name, "object": "model", "created": 0, "owned_by": "wirthforge", "wirthforge": about}
 
 
 def _listed(route: Route) -> dict[str, Any]:

@@ -272,6 +272,8 @@ class Pipeline:
             output_tokens_min=bounds.least,
             answers=request.answers,
             is_revocable=request.is_revocable,
+            council=str(request.council_id or ""),
+            role=request.role,
         )
 
 

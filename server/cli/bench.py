@@ -1,17 +1,25 @@
 """`wirthforge bench …`"""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
+import aiohttp
 import click
 import msgspec
 
+from benchmarks.council_bench.asking import Server
+from benchmarks.council_bench.questions import load
+from benchmarks.council_bench.report import report
+from benchmarks.council_bench.run import Measured, Wanted, measure
 from server.accounts.secrets import new_token
 from server.app import engines_from
-from server.cli.options import run, settings_from, settings_options
+from server.cli.options import address_of, run, settings_from, settings_options
 from server.clock import SystemClock
+from server.council.names import SIZE, SIZE_MAX
 from server.engines.calibration import TOGETHER_MAX, Calibration, calibrate, costs_of
 from server.engines.contention import Contention, Resident, contention
 from server.engines.protocol import Engine
@@ -21,7 +29,7 @@ from server.settings import Settings
 
 @click.group()
 def bench() -> None:
-    """Benchmarks: sharing, engines."""
+    """Benchmarks: sharing, engines, councils."""
 
 
 @bench.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -55,6 +63,73 @@ def engine(config: Path | None, model: str | None, as_json: bool, **flags: Any) 
         click.echo("  " + ", ".join(f"{name} {left:.2f}" for name, left in each_set.left.items()))
     costs = [f'"{name}={amount[0]}:{amount[1]}"' for name, amount in costs_of(found).items()]
     click.echo(f"\ncosts = [{', '.join(costs)}]")
+
+
+@bench.command()
+@click.option("--models", help="Models of the server, with commas; the first leads.  [default: all]")
+@click.option("--sizes", default="1,2,3", show_default=True, help="Sizes of councils, with commas.")
+@click.option(
+    "--strategies", default="auto", show_default=True, help="Names, with commas; auto is the server's choice."
+)
+@click.option(
+    "--questions",
+    default="general",
+    show_default=True,
+    help="general, server (what demonstration models know), or a TOML file.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Ask only so many questions.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=300, show_default=True, help="Of each answer.")
+@click.option("--url", help="The server's address.  [default: that of the server on the data folder]")
+@click.option("--key", required=True, help="An API key (`wirthforge key create`); - reads it from standard input.")
+@click.option("--json", "as_json", is_flag=True, help="For programs, with every answer.")
+@settings_options
+def council(  # noqa: PLR0913 (its options)
+    config: Path | None,
+    data_dir: Path | None,
+    *,
+    models: str | None,
+    sizes: str,
+    strategies: str,
+    questions: str,
+    limit: int | None,
+    max_tokens: int,
+    url: str | None,
+    key: str,
+    as_json: bool,
+) -> None:
+    """Measure councils of a running server beside its leader alone: time, tokens, contention, right answers."""
+    wanted = Wanted(
+        models=() if models is None else _listed(models, "--models"),
+        sizes=tuple(_size(each) for each in _listed(sizes, "--sizes")),
+        strategies=_listed(strategies, "--strategies"),
+        questions=load(questions)[:limit],
+        source=questions,
+        tokens_max=max_tokens,
+    )
+    key = sys.stdin.readline().strip() if key == "-" else key
+    address = url or address_of(settings_from(config, data_dir=data_dir))
+    found = run(_councils(address, key, wanted))
+    click.echo(msgspec.json.encode(found) if as_json else report(found))
+
+
+async def _councils(url: str, key: str, wanted: Wanted) -> Measured:
+    async with aiohttp.ClientSession() as session:
+        server = Server(session, url, key, lambda: perf_counter() * 1000)
+        return await measure(server, wanted, SystemClock(), lambda line: click.echo(line, err=True))
+
+
+def _listed(words: str, option: str) -> tuple[str, ...]:
+    """What stands between commas, each once."""
+    found = tuple(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+    if not found:
+        raise StartError(f"{option} names nothing.")
+    return found
+
+
+def _size(word: str) -> int:
+    if SIZE.fullmatch(word) is None or int(word) > SIZE_MAX:
+        raise StartError(f"--sizes takes numbers from 1 to {SIZE_MAX} with commas, not {word[:100]!r}.")
+    return int(word)
 
 
 def _show(found: Calibration) -> None:

@@ -28,9 +28,10 @@ from msgspec.structs import replace
 
 from server.clock import Clock
 from server.engines.drivers import Driver
-from server.engines.gauge import DeviceGauge, Sizes, budget_of
-from server.engines.places import Bounds, Load, Placed
-from server.engines.residency import OnLoad, Residency
+from server.engines.gauge import UNBOUNDED_BYTES, DeviceGauge, Sizes, budget_of
+from server.engines.places import IN_MEMORY, Bounds, Load, Placed
+from server.engines.provident import ProvidentResidency
+from server.engines.residency import OnLoad
 from server.errors import InvalidRequest, NotFound
 from server.messages import DeviceMemory, ModelMemory
 
@@ -82,8 +83,8 @@ class Boxes:
         self._on_load = on_load
         self._bounds = bounds
         self._sizes = Sizes(estimated)
-        self._boxes: dict[Box, Residency] = {}
-        self._of: dict[str, Residency] = {}
+        self._boxes: dict[Box, ProvidentResidency] = {}
+        self._of: dict[str, ProvidentResidency] = {}
         self._devices: dict[str, frozenset[str]] = {}
         self._spills: set[str] = set()
         self._tasks: asyncio.TaskGroup | None = None
@@ -149,6 +150,25 @@ class Boxes:
         known = self._machine.memory
         return sum(known[uuid].total_bytes or 0 for uuid in self._devices.get(engine, ()) if uuid in known)
 
+    def name_of(self, engine: str) -> str:
+        """The box of an engine; one that nothing is loaded for is a box of its own."""
+        residency = self._of.get(engine)
+        for (name, devices), each in self._boxes.items():
+            if each is residency:
+                return name or "+".join(sorted(devices))
+        return f"engine {engine}"
+
+    def free_bytes(self, engine: str) -> int | None:
+        """What could still be loaded into an engine's box by what is booked there; None where nothing bounds it."""
+        residency = self._of.get(engine)
+        if residency is None or (budget_bytes := residency.budget_bytes()) >= UNBOUNDED_BYTES:
+            return None
+        return max(0, budget_bytes - sum(each.size_bytes for each in residency.view() if each.state in IN_MEMORY))
+
+    def groups(self) -> dict[ProvidentResidency, list[str]]:
+        """What has the models of each box in memory, and the engines there."""
+        return {each: [name for name, of in self._of.items() if of is each] for each in self._boxes.values()}
+
     def view(self) -> list[Placed]:
         """Every model that is known."""
         return [
@@ -186,7 +206,7 @@ class Boxes:
         gpus = self._machine.accelerators
         return ("", frozenset(gpus)) if len(gpus) == 1 else (HOST, frozenset())
 
-    def _made(self, box: Box) -> Residency:
+    def _made(self, box: Box) -> ProvidentResidency:
         devices = sorted(box[1])
 
         def budget_bytes() -> int:
@@ -196,7 +216,7 @@ class Boxes:
             size = self._sizes.bytes_of(engine, model)
             return size if self._memory_bytes else min(size, budget_bytes())
 
-        return Residency(
+        return ProvidentResidency(
             {},
             size_bytes=size_bytes,
             budget_bytes=budget_bytes,

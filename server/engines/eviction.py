@@ -47,6 +47,13 @@ class Plan:
         """Whether room can be made now."""
         return self.is_possible and not self.drain
 
+    def next_look_ms(self, now_ms: int) -> int | None:
+        """After how many milliseconds to look again; None if only a change can help."""
+        if self.look_again_ms is not None:
+            return max(1, self.look_again_ms - now_ms)
+        # Room that strangers took comes back without a word to us.
+        return None if self.is_possible else PINNED_MS
+
 
 def make_room(needed_bytes: int, residents: Sequence[Place], *, budget_bytes: int, now_ms: int, hold_ms: int) -> Plan:
     """Choose who leaves so that `needed_bytes` fit into the budget beside those who stay.

@@ -76,6 +76,11 @@ class Fleet:
         )
 
     @property
+    def parts(self) -> dict[str, object]:
+        """By the names that handlers ask for."""
+        return {"pool": self.pool, "registry": self.registry, "roster": self.roster}
+
+    @property
     def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """What runs as long as the server does."""
         return self.pool.run, self.roster.run, self.residency.run

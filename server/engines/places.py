@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +15,8 @@ from server.errors import NotFound, Unavailable, WirthforgeError
 GIB = 1 << 30
 # How fast weights come from a disk, until a load of the model was measured: a SATA drive, in bytes a millisecond.
 DISK_BYTES_PER_MS = 500_000
+# Who causes a load for which nobody has asked.
+NOBODY = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,7 @@ class Load(Struct, frozen=True, kw_only=True):
     """A model came into memory.
 
     Attributes:
-        caused_by: who had waited longest for it, and is to be charged.
+        caused_by: who had waited longest for it, and is to be charged; NOBODY if it came unasked.
         took_ms: the load itself, without the waiting for room.
         evicted: what had to go for it, as (engine, model).
     """
@@ -76,6 +79,10 @@ class State(StrEnum):
     HOST_RAM = "host_ram"
     RESIDENT = "resident"
     BUSY = "busy"
+
+
+# They take room on the device.
+IN_MEMORY = frozenset({State.RESIDENT, State.BUSY})
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +122,7 @@ class Place:
     @property
     def is_resident(self) -> bool:
         """Whether it takes room on the device."""
-        return self.state in {State.RESIDENT, State.BUSY}
+        return self.state in IN_MEMORY
 
     @property
     def is_open(self) -> bool:
@@ -126,6 +133,18 @@ class Place:
     def cost_ms(self) -> int:
         """What it takes to have it back: as measured, or as long as reading it from a disk."""
         return self.reload_ms or max(1, self.size_bytes // DISK_BYTES_PER_MS)
+
+    @property
+    def asker(self) -> str:
+        """Who has waited longest for it."""
+        return self.waiting[0].caused_by if self.waiting else NOBODY
+
+    def fail(self, fault: Callable[[], WirthforgeError]) -> None:
+        """Tell all who wait, each with an error of its own: a shared one would gather everybody's traceback."""
+        while self.waiting:
+            waiter = self.waiting.popleft()
+            if not waiter.turn.done():
+                waiter.turn.set_exception(fault())
 
     def touch(self, now_ms: int, age: int) -> None:
         """It was used: renew its score."""
@@ -142,6 +161,7 @@ class Place:
             in_use=self.in_use,
             waiting=len(self.waiting),
             size_bytes=self.size_bytes,
+            load_ms=self.cost_ms,
         )
 
 
@@ -150,6 +170,7 @@ class Placed(Struct, frozen=True, kw_only=True):
 
     Attributes:
         size_bytes: what is booked for it.
+        load_ms: what it takes to have it in memory again.
         seen_bytes: what its last measured load took; 0 if none was.
     """
 
@@ -160,6 +181,7 @@ class Placed(Struct, frozen=True, kw_only=True):
     in_use: int
     waiting: int
     size_bytes: int
+    load_ms: int = 0
     seen_bytes: int = 0
 
 

@@ -21,7 +21,7 @@ in use is only its own; an engine that can tell of others' requests says `busy`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -30,10 +30,10 @@ import structlog
 from server.clock import Clock
 from server.deadline import first_of, within
 from server.engines.drivers import Driver
-from server.engines.eviction import PINNED_MS, Plan, make_room
+from server.engines.eviction import Plan, make_room
 from server.engines.gauge import Gauge, NoGauge
 from server.engines.places import Bounds, Load, Place, Placed, State, Waiter, failed_lately, reason, too_large, unknown
-from server.errors import Conflict, NotFound, Unavailable, WirthforgeError
+from server.errors import Conflict, NotFound, Unavailable
 
 STATES_MS_MAX = 5_000
 UNLOAD_MS_MAX = 60_000
@@ -70,7 +70,7 @@ class Residency:
         self._drivers = dict(drivers)
         self._gauge = gauge or NoGauge()
         self._size_bytes = size_bytes
-        self._budget_bytes = budget_bytes
+        self.budget_bytes = budget_bytes
         self._clock = clock
         self._on_load = on_load
         self._bounds = bounds or Bounds()
@@ -97,7 +97,7 @@ class Residency:
         self._drivers.pop(engine, None)
         self._listed.pop(engine, None)
         for place in [place for place in self._places.values() if place.engine == engine]:
-            self._fail(place, lambda: Unavailable(f"Engine {engine} was removed.", code="engine_removed"))
+            place.fail(lambda: Unavailable(f"Engine {engine} was removed.", code="engine_removed"))
             del self._places[place.engine, place.model]
         self._changed.set()
 
@@ -204,26 +204,20 @@ class Residency:
                 return 0
             if head.model not in self._listed.get(head.engine, {head.model}):
                 # Found out before anything had to go for it.
-                self._fail(head, lambda: unknown(head))
+                head.fail(lambda: unknown(head))
                 return 0
-            budget_bytes = self._budget_bytes()
+            budget_bytes = self.budget_bytes()
             head.size_bytes = self._size_bytes(head.engine, head.model)
             if head.size_bytes > budget_bytes:
-                self._fail(head, lambda: too_large(head, budget_bytes))
+                head.fail(lambda: too_large(head, budget_bytes))
                 return 0
-            plan = self._plan(head, budget_bytes, now_ms)
+            plan = self._plan(head, now_ms)
             # What is free stays open for as long as others must end first.
             self._yield_only(plan.evict if plan.is_ready else plan.drain)
             if not plan.is_ready:
-                return self._look_again_ms(plan, now_ms)
+                return plan.next_look_ms(now_ms)
             await self._bring(head, plan.evict)
             return 0
-
-    def _look_again_ms(self, plan: Plan, now_ms: int) -> int | None:
-        if plan.look_again_ms is not None:
-            return max(1, plan.look_again_ms - now_ms)
-        # Room that strangers took comes back without a word to us.
-        return None if plan.is_possible else PINNED_MS
 
     async def _idle(self, now_ms: int) -> int:
         self._is_fresh = False
@@ -239,15 +233,26 @@ class Residency:
         cold = [place for place in self._places.values() if place.waiting and not place.is_resident]
         return min(cold, key=lambda place: place.waiting[0].number, default=None)
 
-    def _plan(self, head: Place, budget_bytes: int, now_ms: int) -> Plan:
+    def _plan(self, head: Place, now_ms: int) -> Plan:
+        residents = self._residents()
+        room_bytes = self._room_bytes(head.engine, residents)
+        hold_ms = self._bounds.hold_ms_min
+        return make_room(head.size_bytes, residents, budget_bytes=room_bytes, now_ms=now_ms, hold_ms=hold_ms)
+
+    def _residents(self) -> list[Place]:
+        """All that take room, with their sizes as they are now."""
         residents = [place for place in self._places.values() if place.is_resident]
         for place in residents:
             place.size_bytes = self._size_bytes(place.engine, place.model)
-        if (free_bytes := self._gauge.free_for(head.engine)) is not None:
-            # What nobody has booked takes room too.
-            budget_bytes = min(budget_bytes, sum(place.size_bytes for place in residents) + free_bytes)
-        hold_ms = self._bounds.hold_ms_min
-        return make_room(head.size_bytes, residents, budget_bytes=budget_bytes, now_ms=now_ms, hold_ms=hold_ms)
+        return residents
+
+    def _room_bytes(self, engine: str, residents: Sequence[Place]) -> int:
+        """What all together may take where a model of this engine comes to these."""
+        budget_bytes, free_bytes = self.budget_bytes(), self._gauge.free_for(engine)
+        if free_bytes is None:
+            return budget_bytes
+        # What nobody has booked takes room too.
+        return min(budget_bytes, sum(place.size_bytes for place in residents) + free_bytes)
 
     def _yield_only(self, closed: tuple[Place, ...]) -> None:
         for place in self._places.values():
@@ -291,8 +296,8 @@ class Residency:
         log.info("model unloaded", engine=victim.engine, model=victim.model)
         return True
 
-    async def _load(self, head: Place, victims: tuple[Place, ...]) -> None:
-        caused_by = head.waiting[0].caused_by
+    async def _load(self, head: Place, victims: tuple[Place, ...]) -> Load | None:
+        caused_by = head.asker
         head.is_moving = True
         try:
             async with self._gauge.measuring(head.engine, head.model):
@@ -300,8 +305,8 @@ class Residency:
                 await within(self._clock, self._drivers[head.engine].load(head.model), self._bounds.load_ms_max)
                 took_ms = self._clock.monotonic_ms() - began_ms
         except Exception as error:  # noqa: BLE001 (a driver may come from a plugin)
-            await self._load_failed(head, error)
-            return
+            await self._load_failed(head, error, is_wanted=bool(caused_by or head.waiting))
+            return None
         finally:
             head.is_moving = False
             self._moves += 1
@@ -322,27 +327,22 @@ class Residency:
         self._let_in(head, load)
         log.info("model loaded", engine=head.engine, model=head.model, took_ms=load.took_ms, evicted=len(victims))
         self._on_load(load)
+        return load
 
-    async def _load_failed(self, head: Place, error: Exception) -> None:
+    async def _load_failed(self, head: Place, error: Exception, *, is_wanted: bool) -> None:
         bounds = self._bounds
         log.warning("model could not be loaded", engine=head.engine, model=head.model, reason=reason(error))
         now_ms = self._clock.monotonic_ms()
         if isinstance(error, NotFound):
-            self._fail(head, lambda: unknown(head))
+            head.fail(lambda: unknown(head))
             return
-        backoff_ms = min(bounds.backoff_ms_max, bounds.backoff_ms_min << min(head.failures, 20))
-        head.failures += 1
-        head.refused_until_ms = now_ms + backoff_ms
-        self._fail(head, lambda: failed_lately(head, now_ms))
+        if is_wanted:
+            backoff_ms = min(bounds.backoff_ms_max, bounds.backoff_ms_min << min(head.failures, 20))
+            head.failures += 1
+            head.refused_until_ms = now_ms + backoff_ms
+            head.fail(lambda: failed_lately(head, now_ms))
         # Half a model may lie in memory.
         await self._unload(head)
-
-    def _fail(self, place: Place, fault: Callable[[], WirthforgeError]) -> None:
-        """Tell all who wait, each with an error of its own: a shared one would gather everybody's traceback."""
-        while place.waiting:
-            waiter = place.waiting.popleft()
-            if not waiter.turn.done():
-                waiter.turn.set_exception(fault())
 
     async def unload(self, engine: str, model: str) -> None:
         """Take a model out of memory because an admin says so.

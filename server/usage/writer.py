@@ -160,6 +160,9 @@ def _row(fields: Mapping[str, str]) -> dict[str, object]:
         # Events of before there were pauses do not tell them.
         "pauses": _number(fields.get("pauses", "0")),
         "paused_ms": _number(fields.get("paused_ms", "0")),
+        # Told by the requests of councils alone.
+        "council_id": UUID(fields["council"]) if fields.get("council") else None,
+        "role": fields.get("role") or None,
         "outcome": fields["outcome"],
         "started_at": datetime.fromtimestamp(int(fields["started_at_ms"]) / 1000, UTC),
     }

@@ -16,6 +16,9 @@ class UsageRow(Struct):
 
     Attributes:
         pauses, paused_ms: how often the answer was interrupted for somebody else, and for how long in all.
+        council_id: the council that it was a part of, if it was; `role` is what it did there: leader, member, rank,
+            judge, debate or chair.
+        council_reason: why the council was of its size; null until it has ended.
     """
 
     request_id: UUID
@@ -28,6 +31,9 @@ class UsageRow(Struct):
     total_ms: int
     pauses: int
     paused_ms: int
+    council_id: UUID | None
+    role: str | None
+    council_reason: str | None
     outcome: str
     started_at: datetime
 
@@ -49,8 +55,11 @@ async def own_usage(
             total_ms=row.total_ms,
             pauses=row.pauses,
             paused_ms=row.paused_ms,
+            council_id=row.council_id,
+            role=row.role,
+            council_reason=reason,
             outcome=row.outcome,
             started_at=row.started_at,
         )
-        for row in await usage_report.latest(principal.id)
+        for row, reason in await usage_report.latest(principal.id)
     ]

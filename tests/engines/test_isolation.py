@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from benchmarks import tiny_model
 from quotas.ledger import Ledger
-from server.app import connect_redis
 from server.chat.salts import LedgerPins
 from server.clock import SystemClock
 from server.embedded.llama import Llama
@@ -17,6 +16,7 @@ from server.engines.conformance import examine
 from server.engines.isolation import NAMES_OTHERS, Isolation
 from server.engines.kinds import Defaults, EngineSpec, load_kinds
 from server.settings import Settings
+from server.sharing.redis import connect_redis
 from tests.boxes import Box, Person
 from tests.conftest import MakeBox, adapter
 from tests.stand_ins import openai_engine

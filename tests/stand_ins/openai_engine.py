@@ -24,11 +24,13 @@ class Order:
     """What the next requests get.
 
     Attributes:
+        model: which it serves.
         hold: tokens wait for it, after the first `held_after`; set by default.
         gone: set when a client hangs up before the end.
         tells_running: whether it has a page of metrics.
     """
 
+    model: str = MODEL
     tokens: int = 3
     usage: dict[str, int] | None = field(default_factory=lambda: {"prompt_tokens": 7, "completion_tokens": 3})
     held_after: int = 0
@@ -61,6 +63,26 @@ def event(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
 def usage_event(usage: dict[str, int]) -> bytes:
     """The chunk that reports usage."""
     return b"data: " + json.dumps({"choices": [], "usage": usage, "model": MODEL}).encode() + b"\n\n"
+
+
+def saying(text: str) -> Behaviour:
+    """Says this, word by word, and stops; held like any answer."""
+
+    async def answer(order: Order, request: web.Request, _body: dict[str, Any]) -> web.StreamResponse:
+        response = await event_stream(request)
+        await response.write(event({"role": "assistant", "content": None}))
+        words = text.split(" ")
+        for number, word in enumerate(words):
+            if number >= order.held_after:
+                await order.hold.wait()
+            await response.write(event({"content": word if number == 0 else f" {word}"}))
+        await response.write(event({}, "stop"))
+        await response.write(usage_event({"prompt_tokens": 7, "completion_tokens": len(words)}))
+        order.running.discard(request.headers["X-Request-Id"])
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    return answer
 
 
 def too_many_tokens(asked: int, context: int) -> dict[str, Any]:
@@ -139,7 +161,7 @@ async def serve(order: Order, port: int = 0) -> AsyncIterator[str]:
             order.running.discard(request.headers["X-Request-Id"])
 
     async def models(_request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        return web.json_response({"object": "list", "data": [{"id": order.model, "object": "model"}]})
 
     async def metrics(_request: web.Request) -> web.Response:
         if not order.tells_running:

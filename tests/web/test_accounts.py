@@ -171,7 +171,7 @@ async def test_a_revoked_key_is_refused_in_openais_shape(box: Box) -> None:
     """With the next request, as OpenAI's own client understands it."""
     ann = await box.person("ann")
     async with box.openai(ann) as program, box.http(headers=ann.bearer) as client:
-        assert [model.id for model in (await program.models.list()).data] == ["stand-in"]
+        assert [model.id for model in (await program.models.list()).data] == ["stand-in", "council:self"]
         (key,) = (await client.get("/api/keys")).json()
         assert key["last_used_at"] is not None
         await client.delete(f"/api/keys/{key['id']}")

@@ -45,6 +45,10 @@ ADMIN_ONLY = {
     ("PATCH", "/api/admin/engines/{name}"),
     ("DELETE", "/api/admin/engines/{name}"),
     ("POST", "/api/admin/engines/test/{name}"),
+    ("GET", "/api/admin/councils"),
+    ("GET", "/api/admin/council-runs"),
+    *((method, "/api/admin/councils/{name}") for method in ("GET", "PUT", "DELETE")),
+    *((method, f"/api/admin/{name}") for name in ("skills", "contention") for method in ("GET", "DELETE")),
     *((method, "/api/admin/quotas/default") for method in ("PUT", "DELETE")),
     *((method, "/api/admin/quotas/roles/{role}") for method in ("PUT", "DELETE")),
     *((method, "/api/admin/quotas/users/{user_id}") for method in ("GET", "PUT", "DELETE")),
@@ -58,6 +62,7 @@ def _path(template: str) -> str:
     return (
         template.replace("{user_id}", NOBODY)
         .replace("{key_id}", NOBODY)
+        .replace("{council_id}", NOBODY)
         .replace("{model}", "stand-in")
         .replace("{role}", "member")
         .replace("{name}", "no-engine")

@@ -83,7 +83,7 @@ async def test_an_engine_is_added_and_answers_at_once(admin: httpx.AsyncClient, 
     assert (added["breaker"], added["in_use"], added["is_fixed"]) == ("closed", 0, False)
     assert [model["id"] for model in added["models"]] == [MODEL]
     assert added["conformance"]["counts"] == "yes"
-    assert [model["id"] for model in (await admin.get("/v1/models")).json()["data"]] == [MODEL]
+    assert [model["id"] for model in (await admin.get("/v1/models")).json()["data"]] == [MODEL, "council:self"]
     assert (await ask(admin)).status_code == 200
     assert (await admin.get(PATH)).json() == [added]
     assert (await admin.delete(f"{PATH}/gpu")).status_code == 204
@@ -357,7 +357,7 @@ async def test_two_engines_of_one_model(admin: httpx.AsyncClient, engine_url: st
     async with openai_engine.serve(Order()) as url:
         await admin.post(PATH, json=spec(engine_url, "a"))
         await admin.post(PATH, json=spec(url, "b"))
-        assert [model["id"] for model in (await admin.get("/v1/models")).json()["data"]] == [MODEL]
+        assert [model["id"] for model in (await admin.get("/v1/models")).json()["data"]] == [MODEL, "council:self"]
         await admin.patch(f"{PATH}/a", json={"is_draining": True})
         assert (await ask(admin)).headers["x-wirthforge-engine"] == "b"
         await admin.delete(f"{PATH}/a")

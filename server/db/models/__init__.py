@@ -5,6 +5,7 @@ from server.db.models.audit import AuditEntry
 from server.db.models.base import Base
 from server.db.models.calibration import CalibrationRow
 from server.db.models.conformance import ConformanceRow
+from server.db.models.council import ContentionRow, CouncilRow, CouncilRun, SkillRow
 from server.db.models.engine import EngineRow
 from server.db.models.hardware import HardwareDevice, HardwareSample
 from server.db.models.login_session import LoginSession
@@ -19,12 +20,16 @@ __all__ = [
     "Base",
     "CalibrationRow",
     "ConformanceRow",
+    "ContentionRow",
+    "CouncilRow",
+    "CouncilRun",
     "EngineRow",
     "HardwareDevice",
     "HardwareSample",
     "LoginSession",
     "Quota",
     "SetupToken",
+    "SkillRow",
     "Usage",
     "User",
 ]

@@ -14,7 +14,8 @@ class Usage(Base):
 
     No foreign keys: the row outlives the person and the key. Durations count from the request's arrival at the gate;
     `first_token_ms` is NULL where no first token was seen (not streamed, or ended before). `pauses` is how often the
-    answer gave up its slot and went on later, `paused_ms` how long that took.
+    answer gave up its slot and went on later, `paused_ms` how long that took. `council_id` is the council (a row of
+    `council_runs`) that asked for it, `role` what it did there: leader, member, rank, judge, debate or chair.
     Outcomes: completed, cancelled (the client left), failed (the engine), revoked (somebody light
     needed the slot), abandoned (the server died).
     """
@@ -34,6 +35,8 @@ class Usage(Base):
     total_ms: Mapped[int]
     pauses: Mapped[int] = mapped_column(server_default="0")
     paused_ms: Mapped[int] = mapped_column(server_default="0")
+    council_id: Mapped[UUID | None]
+    role: Mapped[str | None]
     outcome: Mapped[str]
     started_at: Mapped[datetime]
 

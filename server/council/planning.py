@@ -1,0 +1,361 @@
+"""From a wish to a plan: which models sit, how many, who chairs, by which strategy.
+
+Quotas, the asker's own choice and an admin's named council bound what the allocator may choose from. What is chosen is
+told in the first event, with the reason. How large councils may be on this box changes only as fast as steadiness
+allows; `watch` looks once a second, so that it also grows while nobody asks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+from msgspec.structs import replace
+
+from quotas.policy import Limits
+from server.allocator.allocate import allocate, room
+from server.allocator.contention import COUNT_MAX, Contention, Prior, Seen
+from server.allocator.kinds import kind_of
+from server.allocator.ladder import LOCAL_STEPS, Possible, descend
+from server.allocator.steadiness import Steady
+from server.allocator.terms import Allocation, Demand, Load, Policy
+from server.clock import Clock
+from server.council.agreement import STOP_AT
+from server.council.calls import Message, Seat, label_of
+from server.council.contention import Contentions
+from server.council.events import Allocated, Seated
+from server.council.named import NamedCouncils
+from server.council.names import Wish, check_models
+from server.council.overlaps import Where
+from server.council.scene import Scene
+from server.council.strategies import suited
+from server.council.table import Brief
+from server.engines.pool import Route
+from server.errors import InvalidRequest, NotFound, Unavailable
+from server.messages import ModelRequest, Principal
+
+WATCH_MS = 1_000
+# Where neither the asker nor a quota says.
+SIZE_MAX = 6
+ANSWER_TOKENS = 400
+# The label of a chair that is no member.
+CHAIR = "chair"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Plan:
+    """What one council will be.
+
+    Attributes:
+        wish: what the asker wanted.
+        question: their messages.
+        demand: the same as the allocator sees it.
+        policy: what bounds the choice.
+        routes: the models that the asker may ask.
+        load: what went on when it was made.
+        shadow: what the allocator would have chosen, where it only watches.
+    """
+
+    wish: Wish
+    question: tuple[Message, ...]
+    demand: Demand
+    policy: Policy
+    routes: dict[str, Route]
+    allocation: Allocation
+    strategy: str
+    brief: Brief
+    load: Load
+    shadow: Allocation | None = None
+
+    @property
+    def places(self) -> dict[str, Where]:
+        """Where each model is, and how fast it is alone."""
+        return {each.model: Where(each.engine, each.box, each.decode_us) for each in self.load.candidates}
+
+    @property
+    def busy_engines(self) -> Mapping[str, frozenset[str]]:
+        """Those that answered somebody when this was planned, by box."""
+        return self.load.busy_engines
+
+    def allocated(self, request_id: str) -> Allocated:
+        """As the client is told it."""
+        chosen = self.allocation
+        return Allocated(
+            id=request_id,
+            strategy=self.strategy,
+            wanted=chosen.wanted,
+            size=chosen.size,
+            reason=chosen.reason,
+            binding=chosen.binding,
+            steps=chosen.steps,
+            members=tuple(
+                Seated(
+                    label=seat.label,
+                    model=seat.model,
+                    engine=seat.engine,
+                    is_leader=index == 0,
+                    sample=seat.sample,
+                )
+                for index, seat in enumerate(self.brief.seats)
+            ),
+            chair=chosen.chair,
+        )
+
+
+class Planner:
+    """Makes plans, and watches how large councils may be.
+
+    Args:
+        prior: what is believed of contention before it was measured: `saturation` or `seed`.
+        is_shadow: the allocator is asked and not obeyed; what it would have chosen is told and kept.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        *,
+        named: NamedCouncils,
+        contentions: Contentions,
+        clock: Clock,
+        prior: Prior = "saturation",
+        is_shadow: bool = False,
+    ) -> None:
+        self._scene = scene
+        self._named = named
+        self._contentions = contentions
+        self._clock = clock
+        self._prior = prior
+        self._is_shadow = is_shadow
+        self._steady = Steady()
+        self.ceiling: int | None = None
+
+    async def plan(
+        self,
+        request: ModelRequest,
+        question: tuple[Message, ...],
+        wish: Wish,
+        principal: Principal,
+        limits: Limits,
+    ) -> Plan:
+        """Decide.
+
+        Raises:
+            InvalidRequest, NotFound: a model or a named council that there is not.
+            Unavailable: nothing could answer, the asker will not wait, or Redis is away.
+        """
+        routes = self._scene.routes(limits.allows)
+        if not routes:
+            raise Unavailable("No model that you may ask is up.", code="no_models", retry_after_s=10)
+        wish, strategy = self._named_one(wish)
+        check_models(wish.options, routes)
+        demand = Demand(
+            kind=kind_of(_last_text(question)),
+            prompt_tokens=request.longest_input_tokens,
+            answer_tokens=request.output_tokens_max or ANSWER_TOKENS,
+        )
+        policy = _policy(wish, limits)
+        load = await self._scene.look(str(principal.id), demand.kind, routes)
+        allocation = self._allocated(demand, load, policy, self.ceiling)
+        shadow = None
+        if self._is_shadow:
+            shadow, allocation = allocation, self._allocated(demand, _idle(load), policy, None)
+            log.info("council allocator would have chosen", size=shadow.size, reason=shadow.reason)
+        allocation = _descended(allocation, load, policy)
+        brief = _brief(wish, question, demand, routes, load, allocation)
+        return Plan(
+            wish=wish,
+            question=question,
+            demand=demand,
+            policy=policy,
+            routes=routes,
+            allocation=allocation,
+            strategy=strategy or suited(demand.kind, len(brief.seats), samples_only=wish.samples_only),
+            brief=brief,
+            load=load,
+            shadow=shadow,
+        )
+
+    async def more(self, plan: Plan, principal: Principal, seated: Sequence[Seat]) -> Seat | None:
+        """One more member than there are, if there is room for one now; the table gives it its label."""
+        load = await self._scene.look(str(principal.id), plan.demand.kind, plan.routes)
+        allocation = self._allocated(plan.demand, load, plan.policy, self.ceiling)
+        if allocation.size <= len(seated):
+            return None
+        there = {(seat.model, seat.sample) for seat in seated}
+        for member in allocation.members:
+            if (member.model, member.sample) not in there:
+                context_tokens = plan.routes[member.model].model.context_tokens
+                return Seat(
+                    label="", model=member.model, engine=member.engine, sample=member.sample,
+                    context_tokens=context_tokens,
+                )  # fmt: skip
+        return None
+
+    async def watch(self) -> None:
+        """Look once a second how large a council could be, until cancelled."""
+        while True:
+            try:
+                await self._look()
+            except Unavailable as error:
+                log.debug("councils are not watched", reason=error.message)
+            await self._clock.sleep_ms(WATCH_MS)
+
+    async def _look(self) -> None:
+        routes = self._scene.routes(lambda _: True)
+        if not routes:
+            return
+        load = await self._scene.look("", "open", routes)
+        size = room(load, Policy(), self._contention(load))
+        self._steady, self.ceiling = self._steady.step(self._clock.monotonic_ms(), size)
+
+    def _named_one(self, wish: Wish) -> tuple[Wish, str | None]:
+        """The wish with what an admin has laid down, which the asker may narrow and not widen."""
+        if wish.named is None:
+            return wish, wish.options.strategy
+        council = self._named.get(wish.named)
+        if council is None:
+            raise NotFound(
+                f"There is no council {wish.named!r}. GET /v1/models lists them.",
+                code="model_not_found",
+                param="model",
+            )
+        given, asked = council.definition, wish.options
+        if beyond := [model for model in asked.members if model not in given.members]:
+            raise InvalidRequest(
+                f"The council {council.name} has no member {beyond[0][:100]!r}.",
+                code="council_member",
+                param="wirthforge.council.members",
+            )
+        options = replace(
+            asked,
+            members=asked.members or given.members,
+            chair=asked.chair or given.chair,
+            rounds=asked.rounds or given.rounds,
+            strategy=asked.strategy or given.strategy,
+        )
+        return replace(wish, options=options), options.strategy
+
+    def _contention(self, load: Load) -> Mapping[str, Contention]:
+        """What is known of each box: a prior, and what was seen there."""
+        found = {}
+        for box in {each.box for each in load.candidates}:
+            known = Contention(prior=self._prior)
+            sizes = self._contentions.of(box)
+            seen = tuple(
+                Seen(min(sizes[size].count, COUNT_MAX), sizes[size].log_sum / sizes[size].count)
+                if size in sizes
+                else Seen()
+                for size in range(2, max(sizes, default=1) + 1)
+            )
+            found[box] = replace(known, seen=seen)
+        return found
+
+    def _allocated(self, demand: Demand, load: Load, policy: Policy, ceiling: int | None) -> Allocation:
+        return allocate(demand, load, policy, self._contention(load), ceiling)
+
+
+def _descended(allocation: Allocation, load: Load, policy: Policy) -> Allocation:
+    """The allocation with the steps of the ladder that it takes, each told in its reason.
+
+    The allocator has taken the first two. Where the leader has to wait the next is to wait for it, which the asker may
+    have switched off.
+
+    Raises:
+        Unavailable: what remains is to be refused.
+    """
+    leader = allocation.members[0]
+    seat = next(each for each in load.candidates if (each.model, each.engine) == (leader.model, leader.engine))
+    if seat.is_resident and seat.running + seat.waiting < seat.slots:
+        return allocation
+    descent = descend(
+        Possible(
+            size_wanted=allocation.size,
+            size_possible=allocation.size if allocation.size > 1 else 0,
+            model=leader.model,
+            wait_ms=seat.wait_ms + seat.load_ms,
+            retry_after_ms=seat.wait_ms + seat.load_ms,
+        ),
+        policy.steps,
+    )
+    if descent.outcome == "refuse":
+        raise Unavailable(
+            descent.taken[-1].sentence, code="box_full", retry_after_s=-(-(descent.retry_after_ms or 0) // 1000)
+        )
+    reason = " ".join([allocation.reason, *(rung.sentence for rung in descent.taken)])
+    steps = tuple(dict.fromkeys([*allocation.steps, *(rung.step for rung in descent.taken)]))
+    return replace(allocation, reason=reason, steps=steps)
+
+
+def _brief(
+    wish: Wish,
+    question: tuple[Message, ...],
+    demand: Demand,
+    routes: Mapping[str, Route],
+    load: Load,
+    allocation: Allocation,
+) -> Brief:
+    """The allocation as the table takes it: chairs by their skill, the chosen one first."""
+    seats = tuple(
+        Seat(
+            label=label_of(index),
+            model=member.model,
+            engine=member.engine,
+            sample=member.sample,
+            context_tokens=routes[member.model].model.context_tokens,
+        )
+        for index, member in enumerate(allocation.members)
+    )
+    sitting = {seat.model: seat for seat in reversed(seats)}
+    by_skill = sorted(load.candidates, key=lambda each: (-each.chair, each.model))
+    chairs = [sitting[each.model] for each in by_skill if each.model in sitting and each.model != allocation.chair]
+    if allocation.chair is not None:
+        route = routes[allocation.chair]
+        outside = Seat(
+            label=CHAIR, model=allocation.chair, engine=route.engine.name, context_tokens=route.model.context_tokens
+        )
+        chairs.insert(0, sitting.get(allocation.chair, outside))
+    options = wish.options
+    return Brief(
+        question=question,
+        seats=seats,
+        chairs=tuple(chairs),
+        kind=demand.kind,
+        rounds=options.rounds or 1,
+        deadline_ms=options.deadline_ms,
+        stop_at=STOP_AT[options.confidence or "balanced"],
+        answer_tokens=demand.answer_tokens,
+    )
+
+
+def _policy(wish: Wish, limits: Limits) -> Policy:
+    bounds = [SIZE_MAX, limits.council_size_max, limits.in_flight_max]
+    options = wish.options
+    steps = LOCAL_STEPS if options.steps is None else LOCAL_STEPS & frozenset(options.steps)
+    return Policy(
+        size_max=min(bound for bound in bounds if bound is not None),
+        size_wanted=wish.size,
+        samples_only=wish.samples_only,
+        members=options.members,
+        chair=options.chair,
+        steps=steps,
+    )
+
+
+def _idle(load: Load) -> Load:
+    """The same box with nobody else on it."""
+    candidates = tuple(replace(each, running=0, waiting=0, wait_ms=0) for each in load.candidates)
+    return replace(
+        load, candidates=candidates, busy_engines={}, slowest_tokens_per_s=None, waiting_others=0, expected_requests=0.0
+    )
+
+
+def _last_text(question: Sequence[Message]) -> str:
+    """What was asked last, as text."""
+    for message in reversed(question):
+        if message.get("role") == "user":
+            content = message.get("content")
+            if isinstance(content, list):
+                content = " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+            return str(content or "")
+    return ""

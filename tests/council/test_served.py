@@ -1,0 +1,229 @@
+"""Councils as people get them: through the served app, OpenAI's own client, and engines on real sockets."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+import pytest
+from msgspec.structs import replace
+
+from server.settings import Settings
+from tests.boxes import Box, Person
+from tests.conftest import MakeBox
+from tests.stand_ins import openai_engine
+from tests.stand_ins.openai_engine import Order, saying
+
+QUESTION: Any = [{"role": "user", "content": "What is the best way to store bread for a week, and why?"}]
+NUMBER: Any = [{"role": "user", "content": "How many legs does a spider have? Answer with a number."}]
+WITHIN_MS = 10_000
+
+
+@dataclass
+class Panel:
+    """A box with three models, and what each of them is ordered to do."""
+
+    box: Box
+    ann: Person
+    orders: dict[str, Order]
+
+    def say(self, **texts: str) -> None:
+        """What each says from now on."""
+        for model, text in texts.items():
+            self.orders[model].behaviour = saying(text)
+
+
+@pytest.fixture
+async def panel(make_box: MakeBox, settings: Settings) -> AsyncIterator[Panel]:
+    """Models a, b and c, each on an engine of its own."""
+    orders = {model: Order(model=model) for model in ("a", "b", "c")}
+    async with AsyncExitStack() as stack:
+        urls = [await stack.enter_async_context(openai_engine.serve(order)) for order in orders.values()]
+        box = await make_box(replace(settings, engines=tuple(urls)))
+        yield Panel(box, await box.person("ann"), orders)
+
+
+def _events(chunks: list[Any]) -> list[dict[str, Any]]:
+    """The council's events of a stream."""
+    return [chunk.wirthforge["council"] for chunk in chunks if getattr(chunk, "wirthforge", None)]
+
+
+async def _streamed(panel: Panel, model: str, messages: Any, **options: Any) -> list[Any]:
+    async with panel.box.openai(panel.ann) as client:
+        stream = await client.chat.completions.create(model=model, messages=messages, stream=True, **options)
+        return [chunk async for chunk in stream]
+
+
+def _content(chunks: list[Any]) -> str:
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+
+async def test_councils_are_listed_among_the_models(panel: Panel) -> None:
+    """After the models: one of any, and one of samples."""
+    async with panel.box.openai(panel.ann) as client:
+        listed = [model.id async for model in client.models.list()]
+        found: Any = await client.models.retrieve("council")
+    assert listed == ["a", "b", "c", "council", "council:self"]
+    assert found.wirthforge["council"] is True
+
+
+async def test_members_that_agree_answer_without_a_chair(panel: Panel) -> None:
+    """The leader's answer is the answer; usage sums the members, and each has a row of its own."""
+    panel.say(a="A spider has 8 legs", b="It has 8 legs", c="8 legs")
+    chunks = await _streamed(panel, "council:3", NUMBER, stream_options={"include_usage": True})
+    events = _events(chunks)
+    assert events[0]["type"] == "allocated"
+    assert [(each["label"], each["model"]) for each in events[0]["members"]] == [("A", "a"), ("B", "b"), ("C", "c")]
+    assert _content(chunks) == "A spider has 8 legs"
+    verdict = next(each for each in events if each["type"] == "verdict")
+    assert (verdict["agreement"], verdict["winner"]) == (1.0, "A")
+    summary = events[-1]
+    assert summary["type"] == "summary"
+    asked = [each for each in summary["members"] if each["state"] == "done"]
+    assert chunks[-1].usage.completion_tokens == sum(each["usage"]["completion_tokens"] for each in asked)
+    rows = await panel.box.usage(len(asked))
+    assert {row.council_id for row in rows} == {rows[0].council_id}
+    assert str(rows[0].council_id) == events[0]["id"]
+    assert {row.role for row in rows} == {"leader", "member"}
+
+
+async def test_an_open_question_is_joined_by_the_chair(panel: Panel) -> None:
+    """Members that differ are read by one of them, who writes the answer; in one piece as well."""
+    panel.say(
+        a="Bread keeps in a paper bag inside a wooden box",
+        b="Freeze slices at once and toast them when needed",
+        c="Linen cloth and a cool dark cellar",
+    )
+    async with panel.box.openai(panel.ann) as client:
+        answer: Any = await client.chat.completions.create(model="council:3", messages=QUESTION)
+    council = answer.wirthforge["council"]
+    assert council["verdict"]["method"] == "chair"
+    assert answer.choices[0].message.content
+    assert {each["text"] for each in council["members"] if each["role"] == "member"} >= {
+        "Bread keeps in a paper bag inside a wooden box",
+        "Freeze slices at once and toast them when needed",
+    }
+    chairs = [each for each in council["members"] if each["role"] == "chair"]
+    assert len(chairs) == 1
+    reading = next(order for order in panel.orders.values() if len(order.seen) > 1)
+    asked = json.dumps(reading.seen[-1]["messages"])
+    assert "Freeze slices at once" in asked
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+async def test_clients_that_know_nothing_of_councils_read_thoughts(panel: Panel) -> None:
+    """Members stand in reasoning_content, labelled, and never in the middle of another."""
+    panel.say(a="red red red red", b="green green green", c="blue blue")
+    chunks = await _streamed(panel, "council:3", QUESTION)
+    thoughts = "".join(getattr(chunk.choices[0].delta, "reasoning_content", None) or "" for chunk in chunks)
+    assert thoughts.startswith("[A · a]\nred red red red")
+    assert "[B · b]\ngreen green green" in thoughts
+
+
+async def test_a_member_that_fails_is_named_and_the_others_go_on(panel: Panel) -> None:
+    """The answer comes all the same."""
+
+    async def broken(*_: Any) -> Any:
+        raise RuntimeError("no answer today")
+
+    panel.say(a="A spider has 8 legs", c="8")
+    panel.orders["b"].behaviour = broken
+    chunks = await _streamed(panel, "council:3", NUMBER)
+    assert "8" in _content(chunks)
+    failed = [each for each in _events(chunks) if each["type"] == "member" and each["state"] == "failed"]
+    assert failed
+    assert (failed[0]["label"], failed[0]["model"]) == ("B", "b")
+    assert failed[0]["reason"]
+
+
+async def test_when_all_fail_the_error_names_each(panel: Panel) -> None:
+    """Before anything was streamed it is a status."""
+
+    async def broken(*_: Any) -> Any:
+        raise RuntimeError("no answer today")
+
+    for order in panel.orders.values():
+        order.behaviour = broken
+    async with panel.box.openai(panel.ann) as client:
+        with pytest.raises(openai.APIStatusError) as caught:
+            await client.chat.completions.create(model="council:2", messages=NUMBER, stream=True)
+    assert caught.value.status_code == 502
+    assert all(name in caught.value.message for name in ("A (a)", "B (b)"))
+
+
+async def test_who_leaves_stops_every_member(panel: Panel) -> None:
+    """All engines lose their client, and the run is stored as cancelled."""
+    for order in panel.orders.values():
+        order.held_after = 1
+        order.hold.clear()
+    panel.say(a="one two three", b="one two three", c="one two three")
+    async with panel.box.openai(panel.ann) as client:
+        stream = await client.chat.completions.create(model="council:2", messages=QUESTION, stream=True)
+        async for chunk in stream:
+            if panel.orders["b"].began.is_set():
+                break
+            del chunk
+        await stream.close()
+    await panel.orders["a"].gone.wait()
+    await panel.orders["b"].gone.wait()
+    rows = await panel.box.usage(2)
+    assert {row.outcome for row in rows} == {"cancelled"}
+
+
+async def test_own_limits_are_told_as_they_are(panel: Panel) -> None:
+    """A limit of one's own is 429 as it would be without a council; a small council is allowed to be smaller."""
+    await panel.box.allow(panel.ann, council_size_max=2)
+    panel.say(a="8", b="8", c="8")
+    events = _events(await _streamed(panel, "council:3", NUMBER))
+    assert (events[0]["size"], events[0]["wanted"], events[0]["binding"]) == (2, 3, "policy")
+    await panel.box.allow(panel.ann, council_size_max=2, requests_per_minute=1)
+    async with panel.box.openai(panel.ann) as client:
+        with pytest.raises(openai.RateLimitError) as caught:
+            await client.chat.completions.create(model="council:3", messages=NUMBER)
+    assert caught.value.code == "requests_per_minute" or "minute" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "code"),
+    [
+        ("council:0", {}, "council_name"),
+        ("council:100", {}, "council_name"),
+        ("council:", {}, "council_name"),
+        ("council:nobody", {}, "model_not_found"),
+        ("council", {"wirthforge": {"council": {"members": ["a", "ghost"]}}}, "council_member"),
+        ("council", {"wirthforge": {"council": {"members": ["a", "council"]}}}, "council_member"),
+        ("council", {"wirthforge": {"council": {"strategy": "dance"}}}, "council_options"),
+        ("council", {"n": 2}, "council_body"),
+        ("council", {"tools": [{"type": "function", "function": {"name": "f"}}]}, "council_body"),
+        ("council", {"logprobs": True}, "council_body"),
+    ],
+)
+async def test_what_is_no_council_is_refused_clearly(panel: Panel, model: str, body: dict[str, Any], code: str) -> None:
+    """With a sentence, before any model is asked."""
+    async with panel.box.http(headers=panel.ann.bearer) as client:
+        answer = await client.post("/v1/chat/completions", json={"model": model, "messages": QUESTION, **body})
+    assert answer.status_code in {400, 404}
+    assert answer.json()["error"]["code"] == code
+    assert not any(order.seen for order in panel.orders.values())
+
+
+async def test_a_council_of_samples_asks_one_model_with_other_seeds(panel: Panel) -> None:
+    """All members are one model; the first is asked as the person wrote it."""
+    panel.say(a="8", b="8", c="8")
+    events = _events(await _streamed(panel, "council:self:3", NUMBER))
+    assert {each["model"] for each in events[0]["members"]} == {"a"}
+    bodies = panel.orders["a"].seen
+    assert len(bodies) >= 2
+    assert "seed" not in bodies[0]
+    assert len({body["seed"] for body in bodies[1:]}) == len(bodies) - 1
+
+
+async def test_a_text_is_gone_on_with_by_a_council_too(panel: Panel) -> None:
+    """/v1/completions takes one prompt."""
+    panel.say(a="8", b="8", c="8")
+    async with panel.box.openai(panel.ann) as client:
+        answer: Any = await client.completions.create(model="council:2", prompt="How many legs has a spider?")
+    assert answer.choices[0].text == "8"
+    assert answer.wirthforge["council"]["size"] == 2

@@ -198,7 +198,6 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
     access, quotas, authentication, people = _people(
         settings, database=database, ledger=ledger, redis=redis, clock=clock
     )
-    shares = Shares(ledger, outlook, quotas)
     costs = costs_from(settings)
     pipeline = Pipeline(
         pool=fleet.pool,
@@ -224,6 +223,7 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         hardware=lambda: box_of(monitor.snapshot),
         settings=settings,
     )
+    shares = Shares(ledger, outlook, quotas, councils.planner)
     parts = {
         **people,
         **fleet.parts,

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from server.allocator import reasons
 from server.allocator.estimate import Estimates
 from server.allocator.limits import Breach, Contentions, Limits
-from server.allocator.rosters import Roster, admissible, eligible, may_repeat, rosters
+from server.allocator.rosters import Roster, admissible, best_first, eligible, may_repeat, rosters
 from server.allocator.terms import (
     SIZE_MAX,
     Allocation,
@@ -226,15 +226,16 @@ def _chair(roster: Roster, leader: Candidate, load: Load, estimates: Estimates) 
     if roster.size == 1:
         return None
     sitting = [leader, *(each for each, _ in roster.places if each is not leader)]
+    everybody = best_first(load.candidates)
     others = [
         each
-        for each in load.candidates
+        for each in everybody
         if not estimates.policy.members
         and each not in sitting
         and each.is_resident
         and estimates.limits.free_slots[each.engine] > 0
     ]
-    named = [each for each in (*sitting, *load.candidates) if each.model == estimates.policy.chair]
+    named = [each for each in (*sitting, *everybody) if each.model == estimates.policy.chair]
     return named[0] if named else max((*sitting, *others), key=lambda each: each.chair)
 
 
@@ -253,14 +254,13 @@ def _alone(
 
 
 def _seated(roster: Roster, leader: Candidate) -> tuple[Placement, ...]:
-    """The members, the leader first, then by quality; answers of one model are numbered."""
-    seats = [each for each, answers in roster.places for _ in range(answers)]
-    seats.remove(leader)
-    seats = [leader, *sorted(seats, key=lambda each: -each.quality)]
-    told: dict[str, int] = {}
-    members: list[Placement] = []
-    for each in seats:
-        sample = told.get(each.model, 0)
-        told[each.model] = sample + 1
-        members.append(Placement(model=each.model, engine=each.engine, sample=sample, is_leader=not members))
+    """The members: the leader first, then the other models by quality, then further answers of each, numbered."""
+    others = sorted((each for each, _ in roster.places if each != leader), key=lambda each: -each.quality)
+    answers = {each.model: number for each, number in roster.places}
+    members = [
+        Placement(model=each.model, engine=each.engine, sample=sample, is_leader=each == leader and sample == 0)
+        for sample in range(max(answers.values()))
+        for each in (leader, *others)
+        if sample < answers[each.model]
+    ]
     return tuple(members)

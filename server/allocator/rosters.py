@@ -1,12 +1,12 @@
-"""Who could sit together: all sets of models, and of answers of one of them.
+"""Who could sit together: sets of models, and of several answers of them.
 
-A roster of n answers has m models (one candidate each) and n - m further answers: all of one of these, or spread evenly.
+A roster of n answers has m models, one candidate each, and n - m further answers, all of one of these or spread evenly.
 Of six candidates there are 63 sets, and a few hundred rosters of up to six answers: all of them are looked at. Which
-rosters there are does not depend on load, and each without one of its answers is one again (of a set without one of its
-models, if it was the only one of it): allocate.py needs both.
+rosters there are does not depend on load; and any that has more than one answer is one again without one of them,
+whoever leads it. allocate.py needs both.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -55,8 +55,12 @@ def may_repeat(policy: Policy) -> bool:
 
 def eligible(load: Load, policy: Policy) -> tuple[Candidate, ...]:
     """Those that were named, or all; the best first. Load changes nothing of it."""
-    chosen = [each for each in load.candidates if not policy.members or each.model in policy.members]
-    return tuple(sorted(chosen, key=lambda each: (-each.quality, each.model, each.engine)))
+    return best_first(each for each in load.candidates if not policy.members or each.model in policy.members)
+
+
+def best_first(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """By quality; of equals by name, so that nothing depends on the order in which they are told."""
+    return tuple(sorted(candidates, key=lambda each: (-each.quality, each.model, each.engine)))
 
 
 def admissible(candidates: tuple[Candidate, ...], policy: Policy) -> tuple[Candidate, ...]:

@@ -14,7 +14,8 @@ from server import VERSION
 from server.accounts.users import SETUP_HOURS
 from server.app import create_app, engines_from
 from server.cli import placing
-from server.cli.models import HUB, ModelFile, chosen_files, fetch_missing
+from server.cli.catalogue import HUB
+from server.cli.models import ModelFile, chosen_files, fetch_missing
 from server.cli.options import open_rooms, run, settings_from, settings_options
 from server.cli.placing import Spot
 from server.cli.serve import WebServer, address, listen, on_signals

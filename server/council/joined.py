@@ -18,9 +18,10 @@ from server.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What handlers ask for by name, and what runs as long as the server does."""
+    """What handlers ask for by name, who watches how large councils may be, and what runs as the server does."""
 
     parts: dict[str, object]
+    planner: Planner
     loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
 
 
@@ -52,4 +53,4 @@ def councils_of(
     )
     councils = Councils(pipeline, quotas=quotas, planner=planner, stores=stores, strategies=strategies, clock=clock)
     parts = {**stores.parts, "councils": councils}
-    return Joined(parts, (*stores.loops, planner.watch))
+    return Joined(parts, planner, (*stores.loops, planner.watch))

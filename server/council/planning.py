@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 from msgspec.structs import replace
 
 from quotas.policy import Limits
@@ -99,8 +100,15 @@ class Plan:
                 )
                 for index, seat in enumerate(self.brief.seats)
             ),
-            chair=chosen.chair,
+            chair=self.brief.chairs[0].model if chosen.size > 1 and self.brief.chairs else None,
         )
+
+
+class Room(Struct, frozen=True):
+    """How large a council for a usual question could be just now, and why it would not be larger."""
+
+    size: int
+    reason: str
 
 
 class Planner:
@@ -128,7 +136,8 @@ class Planner:
         self._prior = prior
         self._is_shadow = is_shadow
         self._steady = Steady()
-        self.ceiling: int | None = None
+        self._ceiling: int | None = None
+        self.room: Room | None = None
 
     async def plan(
         self,
@@ -154,9 +163,9 @@ class Planner:
             prompt_tokens=request.longest_input_tokens,
             answer_tokens=request.output_tokens_max or ANSWER_TOKENS,
         )
-        policy = _policy(wish, limits)
+        policy = _policy(wish, limits, len(routes))
         load = await self._scene.look(str(principal.id), demand.kind, routes)
-        allocation = self._allocated(demand, load, policy, self.ceiling)
+        allocation = self._allocated(demand, load, policy, self._ceiling)
         shadow = None
         if self._is_shadow:
             shadow, allocation = allocation, self._allocated(demand, _idle(load), policy, None)
@@ -179,7 +188,7 @@ class Planner:
     async def more(self, plan: Plan, principal: Principal, seated: Sequence[Seat]) -> Seat | None:
         """One more member than there are, if there is room for one now; the table gives it its label."""
         load = await self._scene.look(str(principal.id), plan.demand.kind, plan.routes)
-        allocation = self._allocated(plan.demand, load, plan.policy, self.ceiling)
+        allocation = self._allocated(plan.demand, load, plan.policy, self._ceiling)
         if allocation.size <= len(seated):
             return None
         there = {(seat.model, seat.sample) for seat in seated}
@@ -206,8 +215,11 @@ class Planner:
         if not routes:
             return
         load = await self._scene.look("", "open", routes)
-        size = room(load, Policy(), self._contention(load))
-        self._steady, self.ceiling = self._steady.step(self._clock.monotonic_ms(), size)
+        contention = self._contention(load)
+        size = room(load, Policy(), contention)
+        self._steady, self._ceiling = self._steady.step(self._clock.monotonic_ms(), size)
+        usual = allocate(Demand(), load, Policy(size_wanted=SIZE_MAX, samples=False), contention, self._ceiling)
+        self.room = Room(usual.size, usual.reason)
 
     def _named_one(self, wish: Wish) -> tuple[Wish, str | None]:
         """The wish with what an admin has laid down, which the asker may narrow and not widen."""
@@ -315,6 +327,8 @@ def _brief(
             label=CHAIR, model=allocation.chair, engine=route.engine.name, context_tokens=route.model.context_tokens
         )
         chairs.insert(0, sitting.get(allocation.chair, outside))
+    # They know how to answer, and nothing of reading answers.
+    chairs = [seat for seat in chairs if not routes[seat.model].model.is_demonstration]
     options = wish.options
     return Brief(
         question=question,
@@ -328,7 +342,7 @@ def _brief(
     )
 
 
-def _policy(wish: Wish, limits: Limits) -> Policy:
+def _policy(wish: Wish, limits: Limits, models: int) -> Policy:
     bounds = [SIZE_MAX, limits.council_size_max, limits.in_flight_max]
     options = wish.options
     steps = LOCAL_STEPS if options.steps is None else LOCAL_STEPS & frozenset(options.steps)
@@ -336,6 +350,8 @@ def _policy(wish: Wish, limits: Limits) -> Policy:
         size_max=min(bound for bound in bounds if bound is not None),
         size_wanted=wish.size,
         samples_only=wish.samples_only,
+        # A council is of different models; only who asks for more than there are gets some twice.
+        samples=wish.size is not None and wish.size > models,
         members=options.members,
         chair=options.chair,
         steps=steps,

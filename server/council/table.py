@@ -44,7 +44,8 @@ class Brief(Struct, frozen=True, kw_only=True):
     Attributes:
         question: the asker's messages.
         seats: the leader first, labels unique.
-        chairs: who may join the answers, best first; they need not be members. Empty is the seats in their order.
+        chairs: who may join the answers, best first; they need not be members. None is the seats in their order, empty
+            is nobody.
         kind: of question, by the allocator's words.
         rounds: of a debate.
         deadline_ms: of every member but the leader, instead of the rule above.
@@ -54,7 +55,7 @@ class Brief(Struct, frozen=True, kw_only=True):
 
     question: tuple[Message, ...]
     seats: tuple[Seat, ...]
-    chairs: tuple[Seat, ...] = ()
+    chairs: tuple[Seat, ...] | None = None
     kind: str = "open"
     rounds: int = 1
     deadline_ms: int | None = None
@@ -123,12 +124,8 @@ class Table:
     def chairs(self) -> tuple[Seat, ...]:
         """Who may join the answers, best first; whose own answer has failed comes last."""
         broken = {turn.call.seat.model for turn in self._floor.turns if turn.state in {"failed", "late"}}
-        return tuple(sorted(self.brief.chairs or self.seats, key=lambda seat: seat.model in broken))
-
-    @property
-    def chair(self) -> Seat:
-        """Who joins the answers, if nothing comes between."""
-        return self.chairs[0]
+        chairs = self.seats if self.brief.chairs is None else self.brief.chairs
+        return tuple(sorted(chairs, key=lambda seat: seat.model in broken))
 
     @property
     def leader(self) -> Seat:

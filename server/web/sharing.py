@@ -20,6 +20,7 @@ from quotas.ledger import Ledger
 from quotas.policy import Limits
 from server.accounts.authentication import Authentication
 from server.accounts.quotas import Quotas
+from server.council.planning import Planner, Room
 from server.errors import NotAuthenticated, Unavailable
 from server.messages import Principal
 from server.sharing.outlook import Outlook
@@ -73,6 +74,7 @@ class Share(Struct):
     Attributes:
         people: how many have something running or waiting.
         share_percent: what part of the box this person gets while all of these want it; null: they want nothing.
+        council: how large a council could be just now, and why not larger; null: nobody knows yet.
     """
 
     engines: list[EngineShare]
@@ -81,12 +83,14 @@ class Share(Struct):
     share_percent: int | None
     requests: list[OwnRequest]
     budgets: list[BudgetShare]
+    council: Room | None = None
 
 
 class Shares:
     """Tells each person their share."""
 
-    def __init__(self, ledger: Ledger, outlook: Outlook, quotas: Quotas) -> None:
+    def __init__(self, ledger: Ledger, outlook: Outlook, quotas: Quotas, planner: Planner) -> None:
+        self._planner = planner
         self._ledger = ledger
         self._outlook = outlook
         self._quotas = quotas
@@ -123,6 +127,7 @@ class Shares:
             share_percent=None if share is None else math.floor(100 * share / max(sum(weights.values()), 1)),
             requests=requests,
             budgets=budgets,
+            council=self._planner.room,
         )
 
     async def _budgets(self, flow: str, limits: Limits) -> list[BudgetShare]:

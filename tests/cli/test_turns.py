@@ -79,7 +79,7 @@ async def test_models_take_turns_where_one_fits(
     headers = {"Authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as client, watched(server) as seen:
         listed = (await client.get("/v1/models")).json()["data"]
-        assert sorted(model["id"] for model in listed) == list(MODELS)
+        assert sorted(model["id"] for model in listed if "council" not in model["id"]) == list(MODELS)
         for model in ("two", "one", "two"):
             answer = await client.post("/v1/chat/completions", json=BODY | {"model": model})
             assert answer.status_code == 200, answer.text

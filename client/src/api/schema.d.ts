@@ -1463,6 +1463,11 @@ export interface components {
             /** Format: date-time */
             updated_at: string;
         };
+        /** Room */
+        Room: {
+            reason: string;
+            size: number;
+        };
         /** RunMember */
         RunMember: {
             /** @default 0 */
@@ -1504,6 +1509,7 @@ export interface components {
         /** Share */
         Share: {
             budgets: components["schemas"]["BudgetShare"][];
+            council?: components["schemas"]["Room"] | null;
             engines: components["schemas"]["EngineShare"][];
             people: number;
             requests: components["schemas"]["OwnRequest"][];

@@ -11,7 +11,7 @@ import { OwnLimits } from './OwnLimits'
 import { RequestList } from './RequestList'
 import classes from './sharing.module.css'
 import { useShare } from './useShare'
-import { shareSentence, weightSentence } from './words'
+import { councilSentence, shareSentence, weightSentence } from './words'
 
 const SPEAK_EVERY_MS = 5000
 
@@ -54,6 +54,13 @@ function Everything({ data, state }: { data: Share; state: ShareState }) {
           <EngineSlots engines={data.engines} requests={data.requests} />
         )}
       </Section>
+      {data.council != null && (
+        <Section title="Councils">
+          <Text size="sm" data-testid="council-room">
+            {councilSentence(data.council)}
+          </Text>
+        </Section>
+      )}
       <Section title="Your requests">
         <RequestList requests={data.requests} turns={state.turns} now={now} />
       </Section>

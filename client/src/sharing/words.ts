@@ -32,6 +32,12 @@ export function shareSentence({ people, share_percent }: Share): string {
   return `${number} people are using the box. Your share is ${part}.`
 }
 
+/** "A council would have 2 members now: a third member, …" */
+export function councilSentence({ size, reason }: NonNullable<Share['council']>): string {
+  const why = reason.replace(/^\d+ of \d+: /, '')
+  return `A council would have ${size} member${size === 1 ? '' : 's'} now: ${why}`
+}
+
 /** Only where it is not the normal one. */
 export function weightSentence({ weight }: Share): string | null {
   if (weight === 100) return null

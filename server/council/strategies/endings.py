@@ -15,6 +15,7 @@ from server.council.table import Table
 
 # Less than a majority of the answers with something to count is no vote.
 BALLOTS_SHARE = 0.5
+NOTHING_BUT_TEXTS = "They hold no short answer that could be counted, and were compared as texts."
 NOTHING_TO_COUNT = "The answers hold no short answer that could be counted, so they went to the chair."
 
 
@@ -79,10 +80,12 @@ async def fused(
         return
     prompt_of = partial(_chair_prompt, table, answers, ranking)
     groups = opinions(pairs(answers))
-    spoken = await table.chair_says(prompt_of, otherwise=answers[0])
+    most = largest(groups, lambda group: len(group.labels))
+    otherwise = answers[0] if most is None else speaker(answers, most)
+    spoken = await table.chair_says(prompt_of, otherwise=otherwise)
     by = None if spoken.by is None else spoken.by.label
     told = [] if spoken.by is None else [f"The chair {spoken.by.model} joined {len(answers)} answers."]
-    fallback = answers[0].seat.label if spoken.by is None else None
+    fallback = otherwise.seat.label if spoken.by is None else None
     table.tell(
         Verdict(
             method=method if spoken.by is not None else "solo",
@@ -116,6 +119,8 @@ def ballots(answers: Sequence[Answer]) -> list[Answer] | None:
 async def counted(table: Table, answers: Sequence[Answer], *notes: str) -> None:
     """Conclude by majority of the ballots; the chair decides a tie, and what cannot be counted."""
     votes = ballots(answers)
+    if votes is None and agreed(table, answers, *notes, NOTHING_BUT_TEXTS):
+        return
     if votes is None:
         await fused(table, answers, *notes, *([NOTHING_TO_COUNT] if len(answers) > 1 else []))
         return

@@ -13,8 +13,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from quotas.policy import Limits
-from server.allocator.allocate import allocate, room
-from server.allocator.contention import COUNT_MAX, Contention, Prior, Seen
+from server.allocator.allocate import OF_LOAD, allocate, room
+from server.allocator.contention import Contention, Prior
 from server.allocator.kinds import kind_of
 from server.allocator.ladder import LOCAL_STEPS, Possible, descend
 from server.allocator.steadiness import Steady
@@ -38,6 +38,8 @@ WATCH_MS = 1_000
 # Where neither the asker nor a quota says.
 SIZE_MAX = 6
 ANSWER_TOKENS = 400
+# In these a model that ranks or debates with itself would be no other opinion.
+DIFFERENT = frozenset({"karpathy", "debate"})
 # The label of a chair that is no member.
 CHAIR = "chair"
 
@@ -163,14 +165,14 @@ class Planner:
             prompt_tokens=request.longest_input_tokens,
             answer_tokens=request.output_tokens_max or ANSWER_TOKENS,
         )
-        policy = _policy(wish, limits, len(routes))
+        policy = _policy(wish, strategy, limits, len(routes))
         load = await self._scene.look(str(principal.id), demand.kind, routes)
         allocation = self._allocated(demand, load, policy, self._ceiling)
         shadow = None
         if self._is_shadow:
             shadow, allocation = allocation, self._allocated(demand, _idle(load), policy, None)
             log.info("council allocator would have chosen", size=shadow.size, reason=shadow.reason)
-        allocation = _descended(allocation, load, policy)
+        allocation = self._descended(allocation, demand, load, policy)
         brief = _brief(wish, question, demand, routes, load, allocation)
         return Plan(
             wish=wish,
@@ -250,53 +252,52 @@ class Planner:
 
     def _contention(self, load: Load) -> Mapping[str, Contention]:
         """What is known of each box: a prior, and what was seen there."""
-        found = {}
-        for box in {each.box for each in load.candidates}:
-            known = Contention(prior=self._prior)
-            sizes = self._contentions.of(box)
-            seen = tuple(
-                Seen(min(sizes[size].count, COUNT_MAX), sizes[size].log_sum / sizes[size].count)
-                if size in sizes
-                else Seen()
-                for size in range(2, max(sizes, default=1) + 1)
-            )
-            found[box] = replace(known, seen=seen)
-        return found
+        prior = Contention(prior=self._prior)
+        return {
+            box: prior.with_sums({size: (seen.log_sum, seen.count) for size, seen in self._contentions.of(box).items()})
+            for box in {each.box for each in load.candidates}
+        }
+
+    def _descended(self, allocation: Allocation, demand: Demand, load: Load, policy: Policy) -> Allocation:
+        """The allocation with the steps of the ladder that it takes, each told in its reason.
+
+        The allocator has taken the first two. Who does not want a smaller council waits for a whole one, and a leader
+        without a slot waits too, unless the asker has switched that off.
+
+        Raises:
+            Unavailable: what remains is to be refused.
+        """
+        leader = allocation.members[0]
+        seat = next(each for each in load.candidates if (each.model, each.engine) == (leader.model, leader.engine))
+        is_smaller = allocation.size < allocation.wanted and allocation.binding in OF_LOAD
+        can_begin = seat.is_resident and seat.running + seat.waiting < seat.slots
+        wants_whole = is_smaller and "smaller_council" not in policy.steps
+        if can_begin and not wants_whole:
+            return allocation
+        wait_ms = max(seat.wait_ms + seat.load_ms, *(each.wait_ms for each in load.candidates))
+        descent = descend(
+            Possible(
+                size_wanted=allocation.wanted if wants_whole else allocation.size,
+                size_possible=allocation.size if can_begin else 0,
+                model=leader.model,
+                wait_ms=wait_ms,
+                retry_after_ms=wait_ms,
+            ),
+            policy.steps,
+        )
+        if descent.outcome == "refuse":
+            sentence = descent.taken[-1].sentence
+            raise Unavailable(sentence, code="box_full", retry_after_s=-(-(descent.retry_after_ms or 0) // 1000))
+        if wants_whole:
+            allocation = self._allocated(demand, _idle(load), policy, None)
+        taken = [rung for rung in descent.taken if rung.step == "queue"]
+        steps = tuple(dict.fromkeys([*allocation.steps, *(rung.step for rung in taken)]))
+        return replace(
+            allocation, reason=" ".join([allocation.reason, *(each.sentence for each in taken)]), steps=steps
+        )
 
     def _allocated(self, demand: Demand, load: Load, policy: Policy, ceiling: int | None) -> Allocation:
         return allocate(demand, load, policy, self._contention(load), ceiling)
-
-
-def _descended(allocation: Allocation, load: Load, policy: Policy) -> Allocation:
-    """The allocation with the steps of the ladder that it takes, each told in its reason.
-
-    The allocator has taken the first two. Where the leader has to wait the next is to wait for it, which the asker may
-    have switched off.
-
-    Raises:
-        Unavailable: what remains is to be refused.
-    """
-    leader = allocation.members[0]
-    seat = next(each for each in load.candidates if (each.model, each.engine) == (leader.model, leader.engine))
-    if seat.is_resident and seat.running + seat.waiting < seat.slots:
-        return allocation
-    descent = descend(
-        Possible(
-            size_wanted=allocation.size,
-            size_possible=allocation.size if allocation.size > 1 else 0,
-            model=leader.model,
-            wait_ms=seat.wait_ms + seat.load_ms,
-            retry_after_ms=seat.wait_ms + seat.load_ms,
-        ),
-        policy.steps,
-    )
-    if descent.outcome == "refuse":
-        raise Unavailable(
-            descent.taken[-1].sentence, code="box_full", retry_after_s=-(-(descent.retry_after_ms or 0) // 1000)
-        )
-    reason = " ".join([allocation.reason, *(rung.sentence for rung in descent.taken)])
-    steps = tuple(dict.fromkeys([*allocation.steps, *(rung.step for rung in descent.taken)]))
-    return replace(allocation, reason=reason, steps=steps)
 
 
 def _brief(
@@ -342,7 +343,7 @@ def _brief(
     )
 
 
-def _policy(wish: Wish, limits: Limits, models: int) -> Policy:
+def _policy(wish: Wish, strategy: str | None, limits: Limits, models: int) -> Policy:
     bounds = [SIZE_MAX, limits.council_size_max, limits.in_flight_max]
     options = wish.options
     steps = LOCAL_STEPS if options.steps is None else LOCAL_STEPS & frozenset(options.steps)
@@ -351,7 +352,7 @@ def _policy(wish: Wish, limits: Limits, models: int) -> Policy:
         size_wanted=wish.size,
         samples_only=wish.samples_only,
         # A council is of different models; only who asks for more than there are gets some twice.
-        samples=wish.size is not None and wish.size > models,
+        samples=wish.size is not None and wish.size > models and strategy not in DIFFERENT,
         members=options.members,
         chair=options.chair,
         steps=steps,

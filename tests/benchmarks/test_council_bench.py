@@ -99,6 +99,7 @@ async def test_right_answers_are_counted_for_every_way(panel: Panel) -> None:
     # All three about the spider, two of three about the moon.
     assert council.agreement == pytest.approx((1 + 0.67) / 2)
     assert (council.size, council.strategies, council.methods) == (3.0, {"vote": 2}, {"vote": 2})
+    assert council.leaders == {"a": 2}
     assert found["council:self:3 vote"].any_right.value == 0.5
 
 
@@ -405,7 +406,15 @@ def test_ratios_are_geometric_and_their_interval_holds_the_truth() -> None:
 
 def test_who_answered_alone_in_a_council_met_no_contention() -> None:
     """Only members that answered beside others have a rate in the council."""
-    told = {"wanted": 2, "size": 1, "reason": "", "binding": "speed", "strategy": "solo", "method": "solo"}
+    told = {
+        "leader": "a",
+        "wanted": 2,
+        "size": 1,
+        "reason": "",
+        "binding": "speed",
+        "strategy": "solo",
+        "method": "solo",
+    }
     part = {"label": "A", "model": "a", "role": "member", "state": "done", "reason": None, "text": "x", "tokens": 9}
     single = msgspec.convert(
         {**told, "agreement": 1.0, "opinions": 1, "parts": [{**part, "tokens_per_s": 10.0}]}, Council

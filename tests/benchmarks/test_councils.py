@@ -107,7 +107,7 @@ def test_figures_and_pictures_can_be_made(days: dict[str, Played]) -> None:
     names = [list(figures(days[way], days["alone"])) for way in WAYS]
     assert all(each == names[0] for each in names)
     images = pictures({way: [played] for way, played in days.items()})
-    assert set(images) >= {"council-day-allocated.svg", "council-load.svg"}
+    assert set(images) >= {"council-day-allocated.svg", "council-day-maximum.svg"}
     assert all(image.startswith("<svg") for image in images.values())
 
 

@@ -1,5 +1,6 @@
 """Councils as people get them: through the served app, OpenAI's own client, and engines on real sockets."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -18,7 +19,7 @@ from tests.stand_ins.openai_engine import Order, saying
 
 QUESTION: Any = [{"role": "user", "content": "What is the best way to store bread for a week, and why?"}]
 NUMBER: Any = [{"role": "user", "content": "How many legs does a spider have? Answer with a number."}]
-WITHIN_MS = 10_000
+WITHIN_MS, POLL_MS = 10_000, 20
 
 
 @dataclass
@@ -227,3 +228,51 @@ async def test_a_text_is_gone_on_with_by_a_council_too(panel: Panel) -> None:
         answer: Any = await client.completions.create(model="council:2", prompt="How many legs has a spider?")
     assert answer.choices[0].text == "8"
     assert answer.wirthforge["council"]["size"] == 2
+
+
+async def _fill(panel: Panel, tasks: asyncio.TaskGroup) -> list[asyncio.Task[Any]]:
+    """Somebody else takes every slot of the box, until the answers are let go."""
+    ben = await panel.box.person("ben")
+
+    async def ask(model: str) -> Any:
+        async with panel.box.openai(ben) as client:
+            return await client.chat.completions.create(model=model, messages=QUESTION)
+
+    for order in panel.orders.values():
+        order.hold.clear()
+    asked = [tasks.create_task(ask(model)) for model in panel.orders for _ in range(4)]
+    async with panel.box.http(headers=ben.bearer) as client, asyncio.timeout(WITHIN_MS / 1000):
+        while True:
+            engines = (await client.get("/api/share")).json()["engines"]
+            if len(engines) == len(panel.orders) and all(each["running"] == each["slots"] for each in engines):
+                return asked
+            await panel.box.clock.sleep_ms(POLL_MS)
+
+
+async def test_a_council_on_a_full_box_waits_as_one_model_or_is_refused_as_its_asker_likes(panel: Panel) -> None:
+    """Each step of the ladder is told; who will not take them is refused, with a time to come back."""
+    async with asyncio.TaskGroup() as tasks:
+        asked = await _fill(panel, tasks)
+        async with panel.box.http(headers=panel.ann.bearer) as client:
+            unwilling = {"wirthforge": {"council": {"steps": ["smaller_council"]}}}
+            body = {"model": "council:3", "messages": QUESTION}
+            refused = await client.post("/v1/chat/completions", json=body | unwilling)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "box_full")
+            assert int(refused.headers["Retry-After"]) >= 1
+            willing = tasks.create_task(client.post("/v1/chat/completions", json=body))
+            await panel.box.clock.sleep_ms(POLL_MS)
+            for order in panel.orders.values():
+                order.hold.set()
+            council = (await willing).json()["wirthforge"]["council"]
+    assert (council["size"], council["steps"]) == (1, ["smaller_council", "queue"])
+    assert "It waits" in council["reason"]
+    assert len(asked) == 12
+
+
+async def test_the_live_view_tells_how_large_a_council_could_be(panel: Panel) -> None:
+    """A look a second, whether anybody asks or not."""
+    async with panel.box.http(headers=panel.ann.bearer) as client, asyncio.timeout(WITHIN_MS / 1000):
+        while (council := (await client.get("/api/share")).json()["council"]) is None:
+            await panel.box.clock.sleep_ms(POLL_MS)
+    assert council["size"] == 3
+    assert council["reason"] == "3 of 6: there are 3 models for this, and no more."

@@ -99,6 +99,15 @@ async def take_sharing(chromium: Browser, page: Page, origin: str, folder: Path)
     await asyncio.gather(*asking, return_exceptions=True)
 
 
+async def take_council(page: Page, origin: str, folder: Path) -> None:
+    """A question to all models, with what each of them said."""
+    await page.goto(origin)
+    await page.get_by_label("Model", exact=True).select_option("council")
+    await ask(page, QUESTIONS[0])
+    await page.get_by_test_id("council").last.get_by_role("button").first.click()
+    await page.screenshot(path=folder / "council.png")
+
+
 async def take(link: str, folder: Path) -> None:
     """All pictures, in the order of a first visit."""
     origin = link.partition("/setup")[0]
@@ -115,6 +124,7 @@ async def take(link: str, folder: Path) -> None:
         for question in QUESTIONS:
             await ask(page, question)
         await page.screenshot(path=folder / "chat.png")
+        await take_council(page, origin, folder)
         for name in ("keys", "usage", "people", "docs"):
             await page.goto(f"{origin}/{name}")
             await page.wait_for_load_state("networkidle")

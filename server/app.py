@@ -209,6 +209,7 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         salts=Salts(lambda: ledger.cache_key(new_token())),
         clock=clock,
         cost=lambda model: costs.get(model) or store.cost(model) or Cost(),
+        saw=expectations.saw,
     )
     scene = partial(
         Scene, pool=fleet.pool, outlook=outlook, calibrations=store, boxes=fleet.residency, expects=expectations,

@@ -94,6 +94,7 @@ class Pipeline:
         salts: Salts,
         clock: Clock,
         cost: Callable[[str], Cost],
+        saw: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._pool = pool
         self._gate = gate
@@ -106,6 +107,8 @@ class Pipeline:
         # Many may have waited for one load; it is charged once.
         self._charged_load: Load | None = None
         self._cost = cost
+        # Told who asks which model; of a council its leader's request only, since who else sits follows the load.
+        self._saw = saw
 
     async def answer(
         self, request: ModelRequest, identify: Identify, stack: AsyncExitStack, tell: Tell | None = None
@@ -150,6 +153,8 @@ class Pipeline:
         """An engine that has begun to answer. One that fails before that is left for another, once."""
         failed: set[str] = set()
         flow = str((await self._allowed(request, identify)).id)
+        if request.role in {"", "leader"}:
+            self._saw(flow, request.model)
         # A calibration may change it while the request runs; this one began with it.
         cost = self._cost(request.model)
         while True:

@@ -5,8 +5,10 @@ told in the first event, with the reason. How large councils may be on this box 
 allows; `watch` looks once a second, so that it also grows while nobody asks.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 import structlog
 from msgspec import Struct
@@ -16,12 +18,12 @@ from quotas.policy import Limits
 from server.allocator.allocate import OF_LOAD, allocate, room
 from server.allocator.contention import Contention, Prior
 from server.allocator.kinds import kind_of
-from server.allocator.ladder import LOCAL_STEPS, Possible, descend
+from server.allocator.ladder import Possible, descend
 from server.allocator.steadiness import Steady
 from server.allocator.terms import Allocation, Demand, Load, Policy
 from server.clock import Clock
-from server.council.agreement import STOP_AT
-from server.council.calls import Message, Seat, label_of
+from server.council.briefing import SIZE_MAX, brief_of, idle, last_text, policy_of
+from server.council.calls import Message, Seat
 from server.council.contention import Contentions
 from server.council.events import Allocated, Seated
 from server.council.named import NamedCouncils
@@ -35,13 +37,9 @@ from server.errors import InvalidRequest, NotFound, Unavailable
 from server.messages import ModelRequest, Principal
 
 WATCH_MS = 1_000
-# Where neither the asker nor a quota says.
-SIZE_MAX = 6
+# The outlook is up to a second old, and members are asked when their leader has begun.
+UNSEEN_MS = 2_000
 ANSWER_TOKENS = 400
-# In these a model that ranks or debates with itself would be no other opinion.
-DIFFERENT = frozenset({"karpathy", "debate"})
-# The label of a chair that is no member.
-CHAIR = "chair"
 
 log = structlog.get_logger(__name__)
 
@@ -139,6 +137,8 @@ class Planner:
         self._is_shadow = is_shadow
         self._steady = Steady()
         self._ceiling: int | None = None
+        # Councils that have just been planned: the outlook does not know of their members yet.
+        self._unseen: dict[UUID, tuple[int, tuple[Seat, ...]]] = {}
         self.room: Room | None = None
 
     async def plan(
@@ -161,19 +161,20 @@ class Planner:
         wish, strategy = self._named_one(wish)
         check_models(wish.options, routes)
         demand = Demand(
-            kind=kind_of(_last_text(question)),
+            kind=kind_of(last_text(question)),
             prompt_tokens=request.longest_input_tokens,
             answer_tokens=request.output_tokens_max or ANSWER_TOKENS,
         )
-        policy = _policy(wish, strategy, limits, len(routes))
-        load = await self._scene.look(str(principal.id), demand.kind, routes)
+        policy = policy_of(wish, strategy, limits, len(routes))
+        load = self._with_unseen(await self._scene.look(str(principal.id), demand.kind, routes))
         allocation = self._allocated(demand, load, policy, self._ceiling)
         shadow = None
         if self._is_shadow:
-            shadow, allocation = allocation, self._allocated(demand, _idle(load), policy, None)
+            shadow, allocation = allocation, self._allocated(demand, idle(load), policy, None)
             log.info("council allocator would have chosen", size=shadow.size, reason=shadow.reason)
         allocation = self._descended(allocation, demand, load, policy)
-        brief = _brief(wish, question, demand, routes, load, allocation)
+        brief = brief_of(wish, question, demand, routes, load, allocation)
+        self._unseen[request.id] = self._clock.monotonic_ms(), brief.seats
         return Plan(
             wish=wish,
             question=question,
@@ -185,6 +186,26 @@ class Planner:
             brief=brief,
             load=load,
             shadow=shadow,
+        )
+
+    def forget(self, request: UUID) -> None:
+        """The council has ended."""
+        self._unseen.pop(request, None)
+
+    def _with_unseen(self, load: Load) -> Load:
+        """The load with the members of councils that began since anybody looked."""
+        now_ms = self._clock.monotonic_ms()
+        self._unseen = {key: each for key, each in self._unseen.items() if now_ms - each[0] < UNSEEN_MS}
+        coming = Counter(seat.engine for _, seats in self._unseen.values() for seat in seats)
+        if not coming:
+            return load
+        busy = {box: set(engines) for box, engines in load.busy_engines.items()}
+        for each in load.candidates:
+            if coming[each.engine]:
+                busy.setdefault(each.box, set()).add(each.engine)
+        candidates = tuple(replace(each, running=each.running + coming[each.engine]) for each in load.candidates)
+        return replace(
+            load, candidates=candidates, busy_engines={box: frozenset(engines) for box, engines in busy.items()}
         )
 
     async def more(self, plan: Plan, principal: Principal, seated: Sequence[Seat]) -> Seat | None:
@@ -216,7 +237,8 @@ class Planner:
         routes = self._scene.routes(lambda _: True)
         if not routes:
             return
-        load = await self._scene.look("", "open", routes)
+        # What the box can carry; who is expected is told where somebody asks, and knows who that is.
+        load = replace(await self._scene.look("", "open", routes), expected_requests=0.0)
         contention = self._contention(load)
         size = room(load, Policy(), contention)
         self._steady, self._ceiling = self._steady.step(self._clock.monotonic_ms(), size)
@@ -289,7 +311,7 @@ class Planner:
             sentence = descent.taken[-1].sentence
             raise Unavailable(sentence, code="box_full", retry_after_s=-(-(descent.retry_after_ms or 0) // 1000))
         if wants_whole:
-            allocation = self._allocated(demand, _idle(load), policy, None)
+            allocation = self._allocated(demand, idle(load), policy, None)
         taken = [rung for rung in descent.taken if rung.step == "queue"]
         steps = tuple(dict.fromkeys([*allocation.steps, *(rung.step for rung in taken)]))
         return replace(
@@ -298,81 +320,3 @@ class Planner:
 
     def _allocated(self, demand: Demand, load: Load, policy: Policy, ceiling: int | None) -> Allocation:
         return allocate(demand, load, policy, self._contention(load), ceiling)
-
-
-def _brief(
-    wish: Wish,
-    question: tuple[Message, ...],
-    demand: Demand,
-    routes: Mapping[str, Route],
-    load: Load,
-    allocation: Allocation,
-) -> Brief:
-    """The allocation as the table takes it: chairs by their skill, the chosen one first."""
-    seats = tuple(
-        Seat(
-            label=label_of(index),
-            model=member.model,
-            engine=member.engine,
-            sample=member.sample,
-            context_tokens=routes[member.model].model.context_tokens,
-        )
-        for index, member in enumerate(allocation.members)
-    )
-    sitting = {seat.model: seat for seat in reversed(seats)}
-    by_skill = sorted(load.candidates, key=lambda each: (-each.chair, each.model))
-    chairs = [sitting[each.model] for each in by_skill if each.model in sitting and each.model != allocation.chair]
-    if allocation.chair is not None:
-        route = routes[allocation.chair]
-        outside = Seat(
-            label=CHAIR, model=allocation.chair, engine=route.engine.name, context_tokens=route.model.context_tokens
-        )
-        chairs.insert(0, sitting.get(allocation.chair, outside))
-    # They know how to answer, and nothing of reading answers.
-    chairs = [seat for seat in chairs if not routes[seat.model].model.is_demonstration]
-    options = wish.options
-    return Brief(
-        question=question,
-        seats=seats,
-        chairs=tuple(chairs),
-        kind=demand.kind,
-        rounds=options.rounds or 1,
-        deadline_ms=options.deadline_ms,
-        stop_at=STOP_AT[options.confidence or "balanced"],
-        answer_tokens=demand.answer_tokens,
-    )
-
-
-def _policy(wish: Wish, strategy: str | None, limits: Limits, models: int) -> Policy:
-    bounds = [SIZE_MAX, limits.council_size_max, limits.in_flight_max]
-    options = wish.options
-    steps = LOCAL_STEPS if options.steps is None else LOCAL_STEPS & frozenset(options.steps)
-    return Policy(
-        size_max=min(bound for bound in bounds if bound is not None),
-        size_wanted=wish.size,
-        samples_only=wish.samples_only,
-        # A council is of different models; only who asks for more than there are gets some twice.
-        samples=wish.size is not None and wish.size > models and strategy not in DIFFERENT,
-        members=options.members,
-        chair=options.chair,
-        steps=steps,
-    )
-
-
-def _idle(load: Load) -> Load:
-    """The same box with nobody else on it."""
-    candidates = tuple(replace(each, running=0, waiting=0, wait_ms=0) for each in load.candidates)
-    return replace(
-        load, candidates=candidates, busy_engines={}, slowest_tokens_per_s=None, waiting_others=0, expected_requests=0.0
-    )
-
-
-def _last_text(question: Sequence[Message]) -> str:
-    """What was asked last, as text."""
-    for message in reversed(question):
-        if message.get("role") == "user":
-            content = message.get("content")
-            if isinstance(content, list):
-                content = " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-            return str(content or "")
-    return ""

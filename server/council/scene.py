@@ -15,7 +15,7 @@ from typing import Protocol
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
-from quotas.view import EngineView
+from quotas.view import EngineView, View
 from server.allocator.quality import Skill, prior_of, ranked, settled
 from server.allocator.terms import Candidate, Load
 from server.council.skills import SkillRole, Skills, Tally
@@ -26,9 +26,12 @@ from server.engines.pool import Pool, Route
 from server.engines.protocol import Engine
 from server.errors import Unavailable
 from server.sharing.outlook import Outlook
+from server.usage.history import REQUESTS_WITHIN_MS
 
 # Of two models that nobody has judged yet the larger one is believed to be better: by so much for each doubling of its
 # memory, and never so much that the smaller one is not admitted (allocator, quality_gap_max). A guess.
+# Where no engine has answered lately.
+ANSWER_MS = 10_000
 PRIOR_PER_DOUBLING, PRIOR_SPREAD_MAX = 0.02, 0.08
 
 
@@ -110,7 +113,7 @@ class Scene:
             busy_engines={box: frozenset(names) for box, names in busy.items()},
             slowest_tokens_per_s=1e6 / max(token_us) if token_us else None,
             waiting_others=sum(queued.flow != flow for each in view.engines for queued in each.queued),
-            expected_requests=self._expects.requests_of_others(flow),
+            expected_requests=self._expects.requests_of_others(flow) * _usual_ms(view) / REQUESTS_WITHIN_MS,
         )
 
     def _candidate(self, route: Route, box: str, engine: EngineView | None, place: Placed | None) -> Candidate:
@@ -152,6 +155,12 @@ class Scene:
         standing = self._standing.get((kind, role), ())
         self._standing[kind, role] = ranked(skills, standing)
         return settled(skills, standing)
+
+
+def _usual_ms(view: View) -> float:
+    """What an answer takes lately. Requests expected within a time hold so many slots at once (Little's law)."""
+    known = [each.first_ms + each.answer_tokens * each.token_us / 1000 for each in view.engines if each.token_us]
+    return sum(known) / len(known) if known else ANSWER_MS
 
 
 def _wait_ms(engine: EngineView | None) -> int:

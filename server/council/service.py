@@ -86,6 +86,7 @@ class Councils:
             tell=tell,
             on_headers=sitting.keep_headers,
         )
+        stack.callback(self._planner.forget, request.id)
         stack.push_async_callback(sitting.close)
         await sitting.begin(self._strategies[plan.strategy], ask, partial(self._planner.more, plan, principal))
         if request.is_stream:
@@ -154,7 +155,8 @@ class Sitting:
     async def stream(self) -> AsyncIterator[bytes]:
         """Events as they come. Raises what the council ends with, if nobody answers."""
         assert self._task is not None
-        encoder = Encoder(self._request, int(self._started_at.timestamp()))
+        is_solo = len(self._plan.brief.seats) == 1
+        encoder = Encoder(self._request, int(self._started_at.timestamp()), is_solo=is_solo)
         while True:
             self._news.clear()
             events, self._events = self._events, []

@@ -20,9 +20,13 @@ OBJECTS = {"chat.completions": "chat.completion", "completions": "text_completio
 
 
 class Encoder:
-    """The chunks of one stream."""
+    """The chunks of one stream.
 
-    def __init__(self, request: ModelRequest, created_s: int) -> None:
+    Args:
+        is_solo: one model answers, so what it says is the answer, at once.
+    """
+
+    def __init__(self, request: ModelRequest, created_s: int, *, is_solo: bool = False) -> None:
         self._request = request
         self._is_chat = request.surface == "chat.completions"
         self._head = {
@@ -32,14 +36,21 @@ class Encoder:
             "model": request.model,
         }
         self._thoughts = _Thoughts()
+        self._is_solo = is_solo
+        self._said = ""
         self._has_begun = False
 
     def event(self, event: Event) -> bytes:
         """The chunk of an event. Content that begins anew is told apart by our own clients only."""
         extension = {} if isinstance(event, Content) and not event.is_restart else {"council": event}
         if isinstance(event, Content):
+            if self._is_solo and event.text == self._said:
+                return b""
             again = self._chunk({"content": AGAIN}, {}) if event.is_restart else b""
             return again + self._chunk({"content": event.text}, extension)
+        if self._is_solo and isinstance(event, Text) and event.role == "member" and not event.is_thought:
+            self._said += event.text
+            return self._chunk({"content": event.text}, extension)
         thought = self._thoughts.of(event)
         return self._chunk({"reasoning_content": thought} if thought else {}, extension)
 

@@ -48,26 +48,17 @@ Turn = Callable[[], AbstractAsyncContextManager[bool]]
 class Expects(Protocol):
     """Who knows what people will ask."""
 
-    def saw(self, user: str, model: str) -> None:
-        """A request begins."""
-        ...
-
     def models(self) -> Mapping[str, float]:
         """How likely each model is asked for in the next minutes, 0 to 1."""
         ...
 
 
 class Observed:
-    """All boxes, as requests see them, and who wants what of them.
+    """All boxes, as requests see them, and when somebody last wanted something of them."""
 
-    Args:
-        expects: told of every request before it waits for its model.
-    """
-
-    def __init__(self, boxes: Loader, clock: Clock, expects: Expects) -> None:
+    def __init__(self, boxes: Loader, clock: Clock) -> None:
         self._boxes = boxes
         self._clock = clock
-        self._expects = expects
         # By engine: when somebody last came or went.
         self._stirred_ms: dict[str, int] = {}
         self._unused: set[tuple[str, str]] = set()
@@ -76,7 +67,6 @@ class Observed:
     async def use(self, engine: str, model: str, *, caused_by: str) -> AsyncIterator[Load | None]:
         """Have the model in memory while the block runs; see `Residency.use`."""
         self._stirred_ms[engine] = self._clock.monotonic_ms()
-        self._expects.saw(caused_by, model)
         if (engine, model) in self._unused:
             self._unused.discard((engine, model))
             MODEL_PRELOADS.labels(engine, USED).inc()
@@ -289,7 +279,7 @@ def preloads_of(
     load: Callable[[str], Awaitable[tuple[int, int]]],
 ) -> tuple[Observed, Preloading]:
     """What requests go through to have their model in memory, and what loads models before they come."""
-    observed = Observed(fleet.residency, clock, expects)
+    observed = Observed(fleet.residency, clock)
     return observed, Preloading(
         boxes=fleet.residency,
         pool=fleet.pool,

@@ -104,7 +104,7 @@ def test_everybody_has_the_same_light_user(days: dict[str, Played]) -> None:
 
 def test_figures_and_pictures_can_be_made(days: dict[str, Played]) -> None:
     """All days have the same figures, and what is drawn is SVG."""
-    names = [list(figures(days[way], days["alone"])) for way in WAYS]
+    names = [list(figures(days[way], days["alone"], days["maximum"])) for way in WAYS]
     assert all(each == names[0] for each in names)
     images = pictures({way: [played] for way, played in days.items()})
     assert set(images) >= {"council-day-allocated.svg", "council-day-maximum.svg"}

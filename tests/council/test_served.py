@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from msgspec.structs import replace
@@ -276,3 +277,28 @@ async def test_the_live_view_tells_how_large_a_council_could_be(panel: Panel) ->
             await panel.box.clock.sleep_ms(POLL_MS)
     assert council["size"] == 3
     assert council["reason"] == "3 of 6: there are 3 models for this, and no more."
+
+
+async def test_councils_that_are_asked_in_one_moment_see_each_other(panel: Panel) -> None:
+    """Six of three members would be 18 for 12 slots: the later ones are smaller, though nobody has begun yet."""
+    panel.say(a="8", b="8", c="8")
+
+    async def size(client: httpx.AsyncClient) -> int:
+        answer = await client.post("/v1/chat/completions", json={"model": "council:3", "messages": NUMBER})
+        return int(answer.json()["wirthforge"]["council"]["size"])
+
+    async with panel.box.http(headers=panel.ann.bearer) as client:
+        assert await size(client) == 3
+        sizes = await asyncio.gather(*(size(client) for _ in range(6)))
+        assert sum(sizes) < 18
+        # They have ended, and the next one has the box for itself.
+        assert await size(client) >= min(sizes)
+
+
+async def test_one_model_alone_streams_its_answer_as_the_answer(panel: Panel) -> None:
+    """Where there is room for one only, nothing is hidden in thoughts first."""
+    panel.say(a="eight legs")
+    await panel.box.allow(panel.ann, council_size_max=1)
+    chunks = await _streamed(panel, "council", QUESTION)
+    assert _content(chunks) == "eight legs"
+    assert not any(getattr(chunk.choices[0].delta, "reasoning_content", None) for chunk in chunks if chunk.choices)

@@ -67,15 +67,10 @@ class House:
     loaded: list[Load]
     chances: dict[str, float] = field(default_factory=dict)
     load: dict[str, tuple[int, int]] = field(default_factory=dict)
-    saw_all: list[tuple[str, str]] = field(default_factory=list)
     is_calibrating: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     waits_ms: list[int] = field(default_factory=list)
     faults: list[WirthforgeError] = field(default_factory=list)
-
-    def saw(self, user: str, model: str) -> None:
-        """See `Expects`."""
-        self.saw_all.append((user, model))
 
     def models(self) -> Mapping[str, float]:
         """See `Expects`."""
@@ -153,9 +148,8 @@ async def house(
     boxes.join(ENGINE, engine, url="http://127.0.0.1:1")
     pool = Pool([Listed(ENGINE, list(sizes))], clock=clock, on_probed=lambda _: None, on_pressure=lambda *_: None)
     await pool.probe_all()
-    home: House
-    observed = Observed(boxes, clock, expects := _Later())
-    home = expects.home = House(clock, engine, boxes, pool, observed, loaded)
+    observed = Observed(boxes, clock)
+    home = House(clock, engine, boxes, pool, observed, loaded)
     preloading = Preloading(
         boxes=boxes, pool=pool, observed=observed, expects=home, clock=clock, load=home.load_of, turn=home.turn
     )
@@ -170,20 +164,6 @@ async def house(
         await asyncio.wait([*home.tasks, *running])
     for task in home.tasks:
         assert task.cancelled() or task.exception() is None, task.exception()
-
-
-class _Later:
-    """What is expected in a house that is not built yet."""
-
-    home: House
-
-    def saw(self, user: str, model: str) -> None:
-        """See `Expects`."""
-        self.home.saw(user, model)
-
-    def models(self) -> Mapping[str, float]:
-        """See `Expects`."""
-        return self.home.models()
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +188,6 @@ async def test_an_idle_box_gets_the_likeliest_model_at_nobodys_cost() -> None:
         box.ask("b")
         await box.pass_ms(0)
         assert box.waits_ms == [0]
-        assert box.saw_all == [("ann", "b")]
         assert counted() == {Outcome.LOADED: 1, USED: 1}
 
 

@@ -36,7 +36,9 @@ def test_engines_that_others_keep_busy_count() -> None:
     """They were answering somebody when the council began."""
     overlaps = Overlaps()
     _wrote(overlaps, "A", "a", 0, 250)
-    assert overlaps.observations(PLACES, {"gpu": frozenset({"two"})}) == [("gpu", 2, pytest.approx(0.4))]
+    ((box, engines, left),) = overlaps.observations(PLACES, {"gpu": frozenset({"two"})})
+    assert (box, engines) == ("gpu", 2)
+    assert left == pytest.approx(0.4)
     assert overlaps.observations(PLACES, {"gpu": frozenset({"one"})}) == []
 
 

@@ -246,7 +246,6 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         "hardware_records": records,
         "usage_report": UsageReport(database),
     }
-
     idly = [calibrating.run] * settings.calibrates + [preloading.run] * settings.preloads
     loops = (promises.run, *fleet.loops, store.run, expectations.run, *idly, *councils.loops)
     return parts, _lifespan(

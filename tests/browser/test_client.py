@@ -18,6 +18,8 @@ ARGUMENTS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 WAIT_MS = 15_000
+# Real models answer as fast as the machine lets them.
+expect.set_options(timeout=WAIT_MS)
 
 
 @pytest.fixture(scope="session")

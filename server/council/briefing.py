@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from quotas.policy import Limits
-from server.allocator.ladder import LOCAL_STEPS
+from server.allocator.ladder import LOCAL_STEPS, switched_on
 from server.allocator.terms import Allocation, Demand, Load, Policy
 from server.council.agreement import STOP_AT
 from server.council.calls import Message, Seat, label_of
@@ -68,7 +68,7 @@ def policy_of(wish: Wish, strategy: str | None, limits: Limits, models: int) -> 
     """What bounds the choice: the asker's wish, their limits, and how many models there are."""
     bounds = [SIZE_MAX, limits.council_size_max, limits.in_flight_max]
     options = wish.options
-    steps = LOCAL_STEPS if options.steps is None else LOCAL_STEPS & frozenset(options.steps)
+    steps = switched_on(LOCAL_STEPS, None if options.steps is None else frozenset(options.steps))
     return Policy(
         size_max=min(bound for bound in bounds if bound is not None),
         size_wanted=wish.size,

@@ -19,6 +19,8 @@ STEMS = ("how", "where", "what", "whats", "can")
 # is what unseen words of real people look like, and must not lead away from the words that are known.
 INVENTED, STRAY = 0.35, 0.22
 STRAYS = ("topic", "thing", "animal", "food", "city", "country", "famous", "work")
+# Questions outside this server that hold its words: an invented word in place of the one that tells would make them ours.
+TRAPS = "else.near"
 SYLLABLES = (
     "ba",
     "ke",
@@ -308,7 +310,7 @@ def speak(question: Question, chance: Random) -> str:
         text = _with_synonyms(text, chance)
         if chance.random() < STRAY:
             text = _with_a_stray_word(text, chance)
-    elif chance.random() < INVENTED:
+    elif question.name != TRAPS and chance.random() < INVENTED:
         text = _with_an_invention(text, chance)
     if chance.random() < STEM:
         text = _without_stem(text, chance)

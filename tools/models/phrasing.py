@@ -19,7 +19,7 @@ STEMS = ("how", "where", "what", "whats", "can")
 # is what unseen words of real people look like, and must not lead away from the words that are known.
 INVENTED, STRAY = 0.35, 0.22
 STRAYS = ("topic", "thing", "animal", "food", "city", "country", "famous", "work")
-# Questions outside this server that hold its words: an invented word in place of the one that tells would make them ours.
+# Questions outside this server that hold its words; without the word that tells them apart they would be ours.
 TRAPS = "else.near"
 SYLLABLES = (
     "ba",

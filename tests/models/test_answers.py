@@ -25,7 +25,7 @@ KEY_QUESTIONS = {
     "Something does not work, what can I do?": "wirthforge doctor",
 }
 # What a model takes for something else, until the next training: strict, so that the mark goes when it is right.
-MISSED = {("large", "How do I set a quota?")}
+MISSED = {("large", "How do I invite a housemate?")}
 CASES = [
     pytest.param(name, question, marks=[pytest.mark.xfail(strict=True)] if (name, question) in MISSED else [])
     for name in MODELS

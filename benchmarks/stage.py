@@ -99,7 +99,7 @@ async def stage(*names: str) -> AsyncIterator[Stage]:
     try:
         await postgres.start()
         await redis.start()
-        await migrate(postgres.url)
+        await migrate(postgres.owner_url)
         database = Database(postgres.url, connections_max=1)
         access, keys = Access(Ledger(connect_redis(redis.url)), clock), {}
         for name in names:

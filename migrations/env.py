@@ -17,9 +17,19 @@ from server.db.session import async_url
 ADVISORY_LOCK = 7_010_010
 
 
+# Partitions come and go by themselves (server/upkeep).
+PARTITIONS = text("SELECT inhrelid::regclass::text FROM pg_inherits")
+
+
 def migrate(connection: Connection) -> None:
     """Apply migrations in one transaction: a failure leaves the database as it was. Migrators take turns."""
-    context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+    partitions = set(connection.scalars(PARTITIONS))
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        compare_type=True,
+        include_name=lambda name, kind, _: kind != "table" or name not in partitions,
+    )
     with context.begin_transaction():
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
         context.run_migrations()

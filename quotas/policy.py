@@ -12,7 +12,7 @@ other value. So a rule is read by its keys first, and nothing here may turn a mi
 What wins is kept with the value, because the first question about a limit is who set it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
@@ -20,6 +20,8 @@ from typing import Any
 BUILT_IN = "built-in"
 MODELS_MAX = 100
 MODEL_LENGTH_MAX = 500
+# What a council may do instead of being refused, in this order (server/allocator/ladder.py).
+COUNCIL_STEPS = ("smaller_council", "smaller_model", "shorter_answer", "queue")
 
 Value = int | list[str] | None
 Rule = Mapping[str, Value]
@@ -52,6 +54,7 @@ class Limits:
     queue_length_max: int | None = 100
     context_tokens_max: int | None = None
     council_size_max: int | None = None
+    council_steps: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
     cloud_cents_per_month: int | None = 0
 
@@ -86,7 +89,7 @@ class Amount:
 
 _TOKENS = Amount(1, 10**12)
 
-# Every limit but the list of models. The bounds keep sums of amounts exact in Lua, whose numbers are doubles.
+# Every limit but the lists. The bounds keep sums of amounts exact in Lua, whose numbers are doubles.
 AMOUNTS: Mapping[str, Amount] = {
     "weight": Amount(1, 10_000, may_be_unlimited=False),
     "requests_per_minute": Amount(1, 10**6),
@@ -110,6 +113,7 @@ MEANINGS: Mapping[str, str] = {
     "queue_length_max": "Requests that wait; more are refused.",
     "context_tokens_max": "Tokens of one request, its prompt and its answer together.",
     "council_size_max": "Members of one council.",
+    "council_steps": f"What their councils may do before they are refused: some of {', '.join(COUNCIL_STEPS)}.",
     "models": "Models that may be asked: names, or patterns with *.",
     "cloud_cents_per_month": "Money for models in the cloud, in cents.",
 }
@@ -117,7 +121,7 @@ LIMITS = tuple(field.name for field in fields(Limits))
 
 
 def check(rule: Mapping[str, object]) -> dict[str, Value]:
-    """The rule, in the order of `Limits` and without repeated models.
+    """The rule, in the order of `Limits` and without repeated names.
 
     Raises:
         PolicyError: a name is no limit, or a value will not do.
@@ -126,7 +130,7 @@ def check(rule: Mapping[str, object]) -> dict[str, Value]:
         if name not in LIMITS:
             raise PolicyError(name, f"There is no limit called {name[:100]!r}. There are: {', '.join(LIMITS)}.")
     return {
-        name: _checked_models(rule[name]) if name == "models" else _checked_amount(name, rule[name])
+        name: LISTS[name](rule[name]) if name in LISTS else _checked_amount(name, rule[name])
         for name in LIMITS
         if name in rule
     }
@@ -181,6 +185,23 @@ def _checked_models(value: object) -> list[str] | None:
             "without control characters, or null (all models).",
         )
     return list(dict.fromkeys(value))
+
+
+def _checked_steps(value: object) -> list[str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(step in COUNCIL_STEPS for step in value):
+        raise PolicyError(
+            "council_steps", f"council_steps is a list of some of {', '.join(COUNCIL_STEPS)}, or null (all steps)."
+        )
+    return [step for step in COUNCIL_STEPS if step in value]
+
+
+# Limits that are lists, and what checks each.
+LISTS: Mapping[str, Callable[[object], list[str] | None]] = {
+    "council_steps": _checked_steps,
+    "models": _checked_models,
+}
 
 
 def _is_name(value: object) -> bool:

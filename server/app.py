@@ -35,9 +35,11 @@ from server.api.documentation import documentation
 from server.api.faults import answer_fault
 from server.api.origin import OriginCheck
 from server.api.scope import RequestScopes
+from server.api.wire import parse
 from server.chat.pipeline import Pipeline
 from server.chat.salts import LedgerPins, Salts
 from server.clock import Clock, SystemClock
+from server.conversations.joined import conversations_of
 from server.council.joined import councils_of
 from server.council.scene import Scene
 from server.db.session import Database
@@ -69,6 +71,7 @@ from server.usage.writer import UsageWriter
 from server.web import admin, hardware, pages, sharing, usage
 from server.web.accounts import Accounts
 from server.web.calibrations import CalibrationAdmin
+from server.web.conversations import ConversationRoutes
 from server.web.councils import CouncilAdmin, give_feedback
 from server.web.engines import Catalogue, EngineAdmin
 from server.web.quotas import QuotaAdmin, own_quota
@@ -152,6 +155,7 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
             Accounts,
             admin.Admin,
             CalibrationAdmin,
+            ConversationRoutes,
             CouncilAdmin,
             give_feedback,
             EngineAdmin,
@@ -224,11 +228,9 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         hardware=lambda: box_of(monitor.snapshot),
         settings=settings,
     )
+    conversations = conversations_of(councils.all, parse, database=database, clock=clock, settings=settings)
     shares = Shares(ledger, outlook, quotas, councils.planner)
-    parts = {
-        **people,
-        **fleet.parts,
-        **councils.parts,
+    own = {
         "calibrating": calibrating,
         "calibrations": store,
         "catalogue": Catalogue(
@@ -247,8 +249,8 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         "usage_report": UsageReport(database),
     }
     idly = [calibrating.run] * settings.calibrates + [preloading.run] * settings.preloads
-    loops = (promises.run, *fleet.loops, store.run, expectations.run, *idly, *councils.loops)
-    return parts, _lifespan(
+    loops = (promises.run, *fleet.loops, store.run, expectations.run, *idly, *councils.loops, conversations.run)
+    return people | fleet.parts | councils.parts | conversations.parts | own, _lifespan(
         loops, database=database, redis=redis, gate=gate, fleet=fleet, writer=writer, monitor=monitor
     )
 

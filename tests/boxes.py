@@ -83,7 +83,7 @@ class Box:
         """The usage rows, oldest first, as soon as there are `count` of them."""
         deadline_ms = self.clock.monotonic_ms() + within_ms
         while True:
-            async with self.database.transaction() as session:
+            async with self.database.transaction(everybody=True) as session:
                 rows = (await session.scalars(select(Usage).order_by(Usage.started_at))).all()
             if len(rows) >= count:
                 return rows
@@ -92,7 +92,7 @@ class Box:
 
     async def usage_of(self, request_id: str) -> Usage | None:
         """The row of one request."""
-        async with self.database.transaction() as session:
+        async with self.database.transaction(everybody=True) as session:
             return await session.get(Usage, UUID(request_id))
 
 

@@ -64,7 +64,7 @@ class ApiKeys:
             last_used_at=None,
             revoked_at=None,
         )
-        async with self._database.transaction() as session:
+        async with self._database.transaction(of=user_id) as session:
             # Locked, so that keys that are made at once are counted one after the other.
             await session.get(User, user_id, with_for_update=True)
             count = await session.scalar(
@@ -77,13 +77,13 @@ class ApiKeys:
 
     async def of(self, user_id: UUID) -> Sequence[ApiKey]:
         """The keys of a person that were not revoked, newest first; expired ones are among them."""
-        async with self._database.transaction() as session:
+        async with self._database.transaction(of=user_id) as session:
             query = select(ApiKey).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
             return (await session.scalars(query.order_by(ApiKey.created_at.desc()))).all()
 
     async def revoke(self, key_id: UUID, user_id: UUID) -> None:
         """End a key of this person, at once. Raises NotFound when they have no such key."""
-        async with self._database.transaction() as session:
+        async with self._database.transaction(of=user_id) as session:
             ended = await session.scalar(
                 update(ApiKey)
                 .where(ApiKey.id == key_id, ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
@@ -104,6 +104,6 @@ class ApiKeys:
         if expires_at is not None and expires_at <= now:
             return None
         if last_used_at is None or now - last_used_at > LAST_USE_RESOLUTION:
-            async with self._database.transaction() as session:
+            async with self._database.transaction(of=user_id) as session:
                 await session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=now))
         return Principal(id=user_id, name=name, role="admin" if role == "admin" else "member", key_id=key_id)

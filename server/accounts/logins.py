@@ -75,7 +75,7 @@ class Logins:
     async def open(self, user: User) -> tuple[Principal, str]:
         """Start a session for somebody who has proved who they are."""
         token, now = new_token(), self._clock.now()
-        async with self._database.transaction() as session:
+        async with self._database.transaction(everybody=True) as session:
             await session.execute(delete(LoginSession).where(LoginSession.expires_at <= now))
             session.add(
                 LoginSession(token_hash=digest(token), user_id=user.id, created_at=now, expires_at=now + self.lifetime)
@@ -85,7 +85,7 @@ class Logins:
     async def principal(self, token: str) -> Principal | None:
         """Who has this cookie, or None. A session in the second half of its life is prolonged."""
         now = self._clock.now()
-        async with self._database.transaction() as session:
+        async with self._database.transaction(everybody=True) as session:
             found = (
                 await session.execute(
                     select(User, LoginSession.expires_at)
@@ -107,7 +107,7 @@ class Logins:
 
     async def log_out(self, token: str) -> None:
         """End a session."""
-        async with self._database.transaction() as session:
+        async with self._database.transaction(everybody=True) as session:
             ended = await session.scalar(
                 delete(LoginSession).where(LoginSession.token_hash == digest(token)).returning(LoginSession.user_id)
             )

@@ -69,7 +69,7 @@ class Users:
             NotFound: there is no such person.
             Conflict: it would take the last admin away.
         """
-        async with self._database.transaction() as session:
+        async with self._database.transaction(of=user_id) as session:
             # All admins are locked, so that two admins who demote each other at once cannot both succeed.
             admins = (await session.scalars(select(User).where(User.role == "admin").with_for_update())).all()
             user = await session.get(User, user_id, with_for_update=True)
@@ -89,14 +89,14 @@ class Users:
     async def set_password(self, user_id: UUID, password: str) -> None:
         """Set a password, and log the person out everywhere."""
         password_hash = await self._passwords.hash(password)
-        async with self._database.transaction() as session:
+        async with self._database.transaction(of=user_id) as session:
             await self._settle_password(session, user_id, password_hash)
         await self._access.announce()
 
     async def invite(self, user_id: UUID) -> str:
         """A token for a set-up link, good for SETUP_HOURS and one use. It replaces an earlier one."""
         token, now = new_token(), self._clock.now()
-        async with self._database.transaction() as session:
+        async with self._database.transaction(of=user_id) as session:
             user = await session.get(User, user_id, with_for_update=True)
             if user is None:
                 raise NotFound("There is no such person.")
@@ -110,7 +110,7 @@ class Users:
 
     async def invited(self, token: str) -> User:
         """Whom a set-up link is for. Raises NotFound when it was used or has expired."""
-        async with self._database.transaction() as session:
+        async with self._database.transaction(everybody=True) as session:
             return await self._invited(session, token)
 
     async def accept(self, token: str, name: str | None, password: str) -> User:
@@ -125,7 +125,7 @@ class Users:
         await self.invited(token)
         password_hash = await self._passwords.hash(password)
         try:
-            async with self._database.transaction() as session:
+            async with self._database.transaction(everybody=True) as session:
                 user = await self._invited(session, token)
                 user.name = name or user.name
                 await self._settle_password(session, user.id, password_hash)

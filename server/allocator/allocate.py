@@ -14,7 +14,8 @@ stays in K without one of its members, as long as its leader stays; hence there 
 the one with the greatest J is taken, each different model counting a little more. That costs little: J loses at most
 what the best member is better than others that may sit, and those are at most `quality_gap_max` below.
 
-The leader is the best of the roster whose first token comes in time. Where there is no roster at all, one model
+The leader is the best of the roster whose first token comes in time. So is who answers alone: J would take a weaker
+one that costs less, and nobody else speaks to make up for it. Where there is no roster at all, one model
 answers: the best that can begin in time, also a weaker one if the ladder's step `smaller_model` is on, else the
 soonest.
 """
@@ -101,7 +102,7 @@ def allocate(
     binding: Binding
     if possible:
         kept = [roster for roster in rosters(fitting, size, policy) if limits.allow(roster)]
-        roster, leader, chair, predicted = _best(kept, load, estimates)
+        roster, leader, chair, predicted = _best(kept, load, estimates, fitting)
     else:
         leader = _alone(candidates, members, demand, policy, limits)
         roster, chair = Roster(((leader, 1),)), None
@@ -200,18 +201,25 @@ def _nearest(larger: Iterable[Roster], limits: Limits) -> Breach | None:
 
 
 def _best(
-    kept: list[Roster], load: Load, estimates: Estimates
+    kept: list[Roster], load: Load, estimates: Estimates, order: tuple[Candidate, ...]
 ) -> tuple[Roster, Candidate, Candidate | None, Predicted]:
-    """Of these the roster with the greatest J, with its leader and chair.
+    """Of these the roster with the greatest J, with its leader and chair; of single ones that of the best.
 
     A council is several models: of equals the one with more of them is taken (DIVERSITY). Under load answers of one
     model take the place of others, since their price is less.
     """
+    # Named ones are in the order of their names where their quality is a guess; others have it from their quality.
+    ranks = {each: place if estimates.policy.members else -each.quality for place, each in enumerate(order)}
+
+    def rank(each: Candidate) -> tuple[float, float]:
+        return ranks[each], estimates.limits.first_token_ms(each)
+
+    if kept[0].size == 1:
+        kept = [min(kept, key=lambda roster: rank(roster.places[0][0]))]
     best: tuple[Roster, Candidate, Candidate | None, Predicted] | None = None
     most = 0.0
     for roster in kept:
-        first_token_ms = estimates.limits.first_token_ms
-        leader = min(estimates.limits.leaders(roster), key=lambda each: (-each.quality, first_token_ms(each)))
+        leader = min(estimates.limits.leaders(roster), key=rank)
         chair = _chair(roster, leader, load, estimates)
         predicted = estimates.predict(roster, leader, chair)
         value = predicted.quality - predicted.price + DIVERSITY * roster.models

@@ -28,14 +28,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 LEFT_MIN = 0.05
-# Nobody is faster because others answer too; a measurement may look like it by chance, and up to this it is averaged.
-MEASURED_MAX = 1.5
 SIZES_MAX = 16
 PRIOR_COUNT = 5
 # Older measurements fade: boxes change.
 COUNT_MAX = 200
 SATURATION = 1.6
-TIME_SLICED = 1.0
 SEED = (1.0, 0.85, 0.75, 0.65, 0.55, 0.45)
 SEED_STEP = 0.1
 # Totals that differ by less than this part are the same.
@@ -82,25 +79,6 @@ class Contention(Struct, frozen=True, kw_only=True):
         means = {k: Seen(min(count, COUNT_MAX), log_sum / count) for k, (log_sum, count) in sums.items() if count > 0}
         sizes = [k for k in means if 1 < k <= SIZES_MAX]
         return replace(self, seen=tuple(means.get(k, Seen()) for k in range(2, max(sizes, default=1) + 1)))
-
-    def observe(self, k: int, left: float) -> "Contention":
-        """One more measurement: with k engines busy, one kept this part of its own rate.
-
-        One engine alone keeps everything, by definition, and of more than SIZES_MAX nothing is learned.
-
-        Raises:
-            ValueError: that is no such part, or no such number of engines.
-        """
-        if k < 1 or not left > 0 or math.isinf(left):
-            raise ValueError(f"{k} engines cannot have left each other {left}.")
-        if k == 1 or k > SIZES_MAX:
-            return self
-        seen = [*self.seen, *(Seen() for _ in range(len(self.seen), k - 1))]
-        before = seen[k - 2]
-        count = min(before.count + 1, COUNT_MAX)
-        log_left = math.log(min(max(left, LEFT_MIN), MEASURED_MAX))
-        seen[k - 2] = Seen(count, before.log_left + (log_left - before.log_left) / count)
-        return replace(self, seen=tuple(seen))
 
     def left(self, k: int) -> float:
         """What each of k busy engines keeps of its own rate, from LEFT_MIN to 1."""

@@ -136,15 +136,6 @@ class Expected(Struct, frozen=True, kw_only=True):
     requests: Mapping[str, Mapping[str, float]]
     unknown: float
 
-    def of_user(self, user: str) -> float:
-        """All of one person."""
-        known = self.requests.get(user)
-        return self.unknown if known is None else sum(known.values())
-
-    def of_model(self, model: str) -> float:
-        """All to one model."""
-        return self.unknown + sum(models.get(model, 0.0) for models in self.requests.values())
-
     def of_others(self, but_user: str) -> float:
         """All but those of one person."""
         known = (sum(models.values()) for user, models in self.requests.items() if user != but_user)

@@ -54,8 +54,17 @@ def may_repeat(policy: Policy) -> bool:
 
 
 def eligible(load: Load, policy: Policy) -> tuple[Candidate, ...]:
-    """Those that were named, or all; the best first. Load changes nothing of it."""
-    return best_first(each for each in load.candidates if not policy.members or each.model in policy.members)
+    """Those that were named, or all; the best first. Load changes nothing of it.
+
+    Where nobody has said anything of those that were named, who named them knows best: they keep their order.
+    """
+    if not policy.members:
+        return best_first(load.candidates)
+    places = {model: place for place, model in enumerate(policy.members)}
+    named = [each for each in load.candidates if each.model in places]
+    is_known = any(each.observations > 0 for each in named)
+    ranks = {each: -each.quality if is_known else 0.0 for each in named}
+    return tuple(sorted(named, key=lambda each: (ranks[each], places[each.model], each.engine)))
 
 
 def best_first(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:

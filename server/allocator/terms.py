@@ -22,6 +22,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
         box: the device or machine that its engine shares with others.
         quality: 0 to 1, for this kind of question; decisions want the settled one (`quality.settled`).
         chair: 0 to 1, how well it makes one answer of several.
+        observations: what people said of its answers, in wins and losses; 0: its quality is a guess.
         prefill_us: time of a prompt token, alone, in microseconds; 0: not known.
         decode_us: time of an answer token, alone, in microseconds; 0: not known.
         slots: how many requests its engine works on at a time; engines may be shared by candidates.
@@ -41,6 +42,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
     box: str
     quality: float = 0.5
     chair: float = 0.5
+    observations: float = 0.0
     prefill_us: float = 0.0
     decode_us: float = 0.0
     slots: int = 1

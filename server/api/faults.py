@@ -3,21 +3,13 @@
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
 import structlog
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 
+from server.chat.telling import openai_error
 from server.errors import InvalidRequest, WirthforgeError
 
-# OpenAI's `type` by status, where it is not simply the caller's or the server's fault; its clients choose their
-# exception by the status, people read the rest.
-OPENAI_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-}
 SENTENCES = {
     404: "There is nothing at this address.",
     405: "This address does not take that method.",
@@ -25,21 +17,6 @@ SENTENCES = {
 }
 
 log = structlog.get_logger(__name__)
-
-
-def openai_error(error: WirthforgeError) -> dict[str, Any]:
-    """OpenAI's error object."""
-    is_ours = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    kind = OPENAI_TYPES.get(error.status, "server_error" if is_ours else "invalid_request_error")
-    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
-
-
-def error_event(error: WirthforgeError) -> bytes:
-    """The error as the last event of a stream, where no header can tell any more when to come again."""
-    body = openai_error(error)
-    if error.retry_after_s is not None:
-        body["error"]["retry_after_s"] = error.retry_after_s
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 def answer_fault(request: Request[Any, Any, Any], exception: Exception) -> Response[dict[str, Any]]:
@@ -68,6 +45,9 @@ def _as_error(request: Request[Any, Any, Any], exception: Exception) -> Wirthfor
     if isinstance(exception, RecursionError):
         log.warning("body nested too deeply", path=request.scope["path"])
         return InvalidRequest("The body is nested too deeply.", code="invalid_json")
+    if isinstance(exception, UnicodeDecodeError):
+        log.warning("body is not UTF-8", path=request.scope["path"])
+        return InvalidRequest("The body is not UTF-8.", code="invalid_json")
     log.error("bug", path=request.scope["path"], exc_info=exception)
     return WirthforgeError("The server made a mistake. Its log says more.")
 

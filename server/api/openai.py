@@ -1,6 +1,6 @@
 """OpenAI's surface: models, chat completions, completions, embeddings."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -14,10 +14,10 @@ from quotas.policy import Limits
 from server.accounts.authentication import Authentication
 from server.accounts.quotas import Quotas
 from server.api.documentation import ChatCompletion, Completion, Embedding
-from server.api.faults import error_event
 from server.api.scope import request_scope
 from server.api.wire import parse
 from server.chat.pipeline import Answer
+from server.chat.telling import TURN, error_event, fault_of, queue_comment, wait_s_of, with_error
 from server.council.named import NamedCouncils
 from server.council.names import PREFIX, SELF
 from server.council.service import Councils
@@ -28,8 +28,6 @@ from server.messages import Principal, Surface
 EVENT_STREAM = b"text/event-stream"
 # Proxies must not collect events.
 UNCOLLECTED = {"cache-control": "no-store", "x-accel-buffering": "no"}
-
-log = structlog.get_logger(__name__)
 
 
 class EarlyResponse:
@@ -52,21 +50,19 @@ class EarlyResponse:
 
     async def tell(self, standing: Standing, headers: Mapping[str, str]) -> None:
         """Tell the client of a stream where it stands."""
-        wait_s = None if standing.wait_ms is None else -(-standing.wait_ms // 1000)
         if not self.has_begun:
+            wait_s = wait_s_of(standing)
             queue = {"x-wirthforge-queue-ahead": str(standing.ahead)}
             if wait_s is not None:
                 queue["x-wirthforge-queue-wait-s"] = str(wait_s)
             await self._begin(EVENT_STREAM, {**headers, **queue, **UNCOLLECTED})
-        about = "" if wait_s is None else f" wait_s={wait_s}"
-        comment = f": queue ahead={standing.ahead}{about}\n\n".encode()
-        await self._send({"type": "http.response.body", "body": comment, "more_body": True})
+        await self._send({"type": "http.response.body", "body": queue_comment(standing), "more_body": True})
 
     async def hold(self, answer: Answer) -> None:
         """Take the answer, and wait for its first event."""
         self._answer = answer
         if self.has_begun:
-            await self._send({"type": "http.response.body", "body": b": queue done\n\n", "more_body": True})
+            await self._send({"type": "http.response.body", "body": TURN, "more_body": True})
         if answer.stream is not None:
             self._first = await anext(answer.stream, b"")
 
@@ -74,7 +70,6 @@ class EarlyResponse:
         """A stream that began with waiting and ends with an error."""
 
         async def end(_scope: Scope, _receive: Receive, _wrapped: Send) -> None:
-            log.warning("stream broke", code=error.code)
             await self._send({"type": "http.response.body", "body": error_event(error), "more_body": False})
 
         return end
@@ -89,23 +84,13 @@ class EarlyResponse:
             if not self.has_begun:
                 await self._begin(EVENT_STREAM, {**answer.headers, **UNCOLLECTED})
             await self._send({"type": "http.response.body", "body": self._first, "more_body": True})
-            async for events in _with_error(answer.stream):
+            async for events in with_error(answer.stream):
                 await self._send({"type": "http.response.body", "body": events, "more_body": True})
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
 def _latin(value: str) -> bytes:
     return value.encode("latin-1", "replace")
-
-
-async def _with_error(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The stream; should it break, its last event is OpenAI's error object."""
-    try:
-        async for events in stream:
-            yield events
-    except WirthforgeError as error:
-        log.warning("stream broke", code=error.code)
-        yield error_event(error)
 
 
 async def _answer(
@@ -126,10 +111,7 @@ async def _answer(
     except Exception as error:
         if not reply.has_begun:
             raise
-        if isinstance(error, WirthforgeError):
-            return reply.broken(error)
-        log.error("bug", exc_info=error)
-        return reply.broken(WirthforgeError("The server made a mistake. Its log says more."))
+        return reply.broken(fault_of(error))
     return reply
 
 

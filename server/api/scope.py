@@ -19,7 +19,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Message, Receive, Scope, Send
 
-from server.api.faults import error_event, openai_error
+from server.chat.telling import error_event, openai_error
 from server.clock import Clock, uuid7
 from server.errors import Unavailable
 from server.telemetry import HTTP_REQUESTS

@@ -3,7 +3,8 @@
 A request goes the same way as one to /v1/completions, in OpenAI's words, and its answer comes back in TGI's
 (tgi_wire.py). TGI serves one model, so its clients name none: the address does. Below /tgi/MODEL everything is for that
 model, which is what `huggingface_hub.InferenceClient(base_url="…/tgi/MODEL")` needs; without it, for the first model
-that is up and that the caller may use.
+that is up and that the caller may use. The model may be a council: then the answer's own words are the tokens, and
+what its members did stands in the details.
 """
 
 from collections.abc import AsyncIterator
@@ -25,9 +26,13 @@ from server.accounts.quotas import Quotas
 from server.api.faults import answer_fault
 from server.api.openai import EarlyResponse
 from server.api.scope import request_scope
-from server.api.tgi_wire import STOPS_MAX, GenerateRequest, Telling, as_completion, read_request
+from server.api.tgi_wire import STOPS_MAX, GenerateRequest, Telling, as_completion, for_council, read_request
 from server.api.wire import parse
-from server.chat.pipeline import Answer, Pipeline
+from server.chat.pipeline import Answer
+from server.council.named import NamedCouncils
+from server.council.names import is_council
+from server.council.names import parse as parse_council
+from server.council.service import Councils
 from server.engines.pool import Pool, Route
 from server.errors import NotFound, Unavailable, WirthforgeError
 from server.messages import Principal
@@ -90,11 +95,11 @@ class _Service:
     """What a request needs, and who asks."""
 
     def __init__(
-        self, request: Request[Any, Any, Any], authentication: Authentication, pipeline: Pipeline, quotas: Quotas
+        self, request: Request[Any, Any, Any], authentication: Authentication, councils: Councils, quotas: Quotas
     ) -> None:
         self._request = request
         self._authentication = authentication
-        self._pipeline = pipeline
+        self._councils = councils
         self._quotas = quotas
 
     async def _identify(self) -> Principal:
@@ -112,19 +117,19 @@ class _Service:
         limits, _ = await self._quotas.of(await self._identify())  # before the body is read
         scope = request_scope(self._request.scope)
         asked = read_request(await self._request.body())
-        routes = _routes(pool, limits, model)
-        first = routes[0].model
-        kinds = {route.engine.kind for route in routes}
-        completion = as_completion(asked, model=first.id, kinds=kinds, context_tokens=first.context_tokens)
-        # Streamed in any case: so its tokens are known one by one.
+        streams = bool(asked.stream) if is_stream is None else is_stream
+        if is_council(model):
+            completion = for_council(asked, model=model, is_stream=streams)
+        else:
+            completion = _for_routes(asked, _routes(pool, limits, model))
         model_request = parse("completions", msgspec.json.encode(completion), scope.id)
         reply = EarlyResponse(scope.send)
-        streams = bool(asked.stream) if is_stream is None else is_stream
         try:
-            answer = await self._pipeline.answer(
+            answer = await self._councils.answer(
                 model_request, self._identify, scope.stack, reply.tell if streams else None
             )
-            await reply.hold(_streamed(answer, asked) if streams else await _whole(answer, asked, wraps=wraps))
+            telling = Telling(asked, is_council=is_council(model))
+            await reply.hold(_streamed(answer, telling) if streams else await _whole(answer, telling, wraps=wraps))
         except Exception as error:
             if not reply.has_begun:
                 raise
@@ -133,6 +138,13 @@ class _Service:
                 error = WirthforgeError("The server made a mistake. Its log says more.")
             return _broken(scope.send, error)
         return reply
+
+
+def _for_routes(asked: GenerateRequest, routes: list[Route]) -> dict[str, Any]:
+    """For one model. Streamed in any case: so its tokens are known one by one."""
+    first = routes[0].model
+    kinds = {route.engine.kind for route in routes}
+    return as_completion(asked, model=first.id, kinds=kinds, context_tokens=first.context_tokens)
 
 
 def _broken(send: Send, error: WirthforgeError) -> ASGIApp:
@@ -145,9 +157,9 @@ def _broken(send: Send, error: WirthforgeError) -> ASGIApp:
     return end
 
 
-def _streamed(answer: Answer, asked: GenerateRequest) -> Answer:
+def _streamed(answer: Answer, telling: Telling) -> Answer:
     assert answer.stream is not None
-    return Answer(answer.headers, stream=_told(answer.stream, Telling(asked)))
+    return Answer(answer.headers, stream=_told(answer.stream, telling))
 
 
 async def _told(stream: AsyncIterator[bytes], telling: Telling) -> AsyncIterator[bytes]:
@@ -167,11 +179,12 @@ async def _told(stream: AsyncIterator[bytes], telling: Telling) -> AsyncIterator
         yield _error_event(error)
 
 
-async def _whole(answer: Answer, asked: GenerateRequest, *, wraps: bool) -> Answer:
-    assert answer.stream is not None
-    telling = Telling(asked)
-    async for events in answer.stream:
-        telling.feed(events)
+async def _whole(answer: Answer, telling: Telling, *, wraps: bool) -> Answer:
+    if answer.stream is None:  # a council's
+        telling.feed(b"data: " + answer.body + b"\n\n")
+    else:
+        async for events in answer.stream:
+            telling.feed(events)
     told = telling.whole()
     input_tokens, output_tokens = telling.counts
     headers = {"x-prompt-tokens": str(input_tokens), "x-generated-tokens": str(output_tokens)}
@@ -182,12 +195,12 @@ async def _whole(answer: Answer, asked: GenerateRequest, *, wraps: bool) -> Answ
 async def compat_generate(
     request: Request[Any, Any, Any],
     authentication: NamedDependency[Authentication],
-    pipeline: NamedDependency[Pipeline],
+    councils: NamedDependency[Councils],
     quotas: NamedDependency[Quotas],
     pool: NamedDependency[Pool],
 ) -> ASGIApp:
     """Go on with a text: streamed if the body says so, else as a list of one answer."""
-    service = _Service(request, authentication, pipeline, quotas)
+    service = _Service(request, authentication, councils, quotas)
     return await service.generate(pool, "", is_stream=None, wraps=True)
 
 
@@ -195,37 +208,37 @@ async def compat_generate(
 async def generate(
     request: Request[Any, Any, Any],
     authentication: NamedDependency[Authentication],
-    pipeline: NamedDependency[Pipeline],
+    councils: NamedDependency[Councils],
     quotas: NamedDependency[Quotas],
     pool: NamedDependency[Pool],
 ) -> ASGIApp:
     """Go on with a text, in one piece."""
-    return await _Service(request, authentication, pipeline, quotas).generate(pool, "", is_stream=False)
+    return await _Service(request, authentication, councils, quotas).generate(pool, "", is_stream=False)
 
 
 @post("/generate_stream", status_code=200, operation_class=Generation)
 async def generate_stream(
     request: Request[Any, Any, Any],
     authentication: NamedDependency[Authentication],
-    pipeline: NamedDependency[Pipeline],
+    councils: NamedDependency[Councils],
     quotas: NamedDependency[Quotas],
     pool: NamedDependency[Pool],
 ) -> ASGIApp:
     """Go on with a text, token by token."""
-    return await _Service(request, authentication, pipeline, quotas).generate(pool, "", is_stream=True)
+    return await _Service(request, authentication, councils, quotas).generate(pool, "", is_stream=True)
 
 
 @post("/tgi/{place:path}", status_code=200, operation_class=Generation)
 async def for_model(
     request: Request[Any, Any, Any],
     authentication: NamedDependency[Authentication],
-    pipeline: NamedDependency[Pipeline],
+    councils: NamedDependency[Councils],
     quotas: NamedDependency[Quotas],
     pool: NamedDependency[Pool],
 ) -> ASGIApp:
     """The three above, for the model in the address: /tgi/MODEL, /tgi/MODEL/generate, /tgi/MODEL/generate_stream."""
     place = str(request.path_params["place"]).strip("/")
-    service = _Service(request, authentication, pipeline, quotas)
+    service = _Service(request, authentication, councils, quotas)
     for ending, is_stream in (("/generate_stream", True), ("/generate", False)):
         if place.endswith(ending):
             return await service.generate(pool, place.removesuffix(ending), is_stream=is_stream)
@@ -247,9 +260,15 @@ async def about_model(
     principal: NamedDependency[Principal],
     pool: NamedDependency[Pool],
     quotas: NamedDependency[Quotas],
+    named_councils: NamedDependency[NamedCouncils],
 ) -> dict[str, Any]:
     """/tgi/MODEL/info: that model and its limits."""
     model, _, ending = str(request.path_params["place"]).strip("/").rpartition("/")
+    if ending == "info" and is_council(model):
+        named = parse_council(model).named
+        if named is not None and named_councils.get(named) is None:
+            raise NotFound(f"There is no council {named!r}. GET /v1/models lists them.")
+        return _told_of(model, context_tokens=None, slots=None)  # both depend on who will sit
     limits, _ = await quotas.of(principal)
     if ending != "info" or not limits.allows(model):
         raise NotFound("There is nothing at this address.")
@@ -257,16 +276,19 @@ async def about_model(
 
 
 def _info(route: Route) -> dict[str, Any]:
-    context = route.model.context_tokens
+    return _told_of(route.model.id, context_tokens=route.model.context_tokens, slots=route.engine.slots)
+
+
+def _told_of(model: str, *, context_tokens: int | None, slots: int | None) -> dict[str, Any]:
     return {
-        "model_id": route.model.id,
+        "model_id": model,
         "model_sha": None,
         "model_pipeline_tag": "text-generation",
-        "max_concurrent_requests": route.engine.slots,
+        "max_concurrent_requests": slots,
         "max_best_of": 1,
         "max_stop_sequences": STOPS_MAX,
-        "max_input_tokens": None if context is None else context - 1,
-        "max_total_tokens": context,
+        "max_input_tokens": None if context_tokens is None else context_tokens - 1,
+        "max_total_tokens": context_tokens,
         "validation_workers": 1,
         "max_client_batch_size": 1,
         "router": "wirthforge",

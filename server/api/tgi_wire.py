@@ -7,6 +7,9 @@ Engines behind OpenAI's surface do not tell all that TGI tells. A token's `id` i
 with logprobs (TGI, llama.cpp, and vLLM if told to), else 0; its `logprob` likewise, else null, which TGI's schema
 allows. A token is what the engine sent as one event. Both are asked for only where the client wants `details`, since
 they cost the engine something.
+
+A council's tokens are pieces of its answer, without ids and logprobs. TGI's format has no place for what members say;
+in a stream comments tell when one begins and ends, and the details hold what /v1 has in `wirthforge`.
 """
 
 from collections.abc import Collection
@@ -109,6 +112,24 @@ def as_completion(
     return body
 
 
+def for_council(request: GenerateRequest, *, model: str, is_stream: bool) -> dict[str, Any]:
+    """The request in OpenAI's words, to a council.
+
+    Raises:
+        InvalidRequest: several answers with what is asked for cannot be made one.
+    """
+    asked = request.parameters or Parameters()
+    for name in ("top_n_tokens", *TGI_ONLY):
+        if getattr(asked, name):
+            raise InvalidRequest(f"A council takes no `{name}`. Ask a model by its name.", param=name)
+    body = as_completion(request, model=model, kinds=(), context_tokens=None)
+    body.pop("logprobs", None)
+    body["stream"] = is_stream
+    if not is_stream:
+        del body["stream_options"]
+    return body
+
+
 def _refuse_impossible(asked: Parameters, kinds: Collection[str]) -> None:
     if (asked.best_of or 1) > 1:
         raise InvalidRequest("`best_of` != 1 is not allowed for this endpoint.", param="best_of")
@@ -136,6 +157,8 @@ class _Choice(Struct):
 class _Chunk(Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
+    # A council's event, in OpenAI's extension of ours.
+    wirthforge: dict[str, Any] | None = None
 
 
 class Token(Struct):
@@ -148,9 +171,15 @@ class Token(Struct):
 
 
 class Telling:
-    """One answer: OpenAI's events as TGI's, or as one object."""
+    """One answer: OpenAI's events as TGI's, or as one object.
 
-    def __init__(self, request: GenerateRequest) -> None:
+    Args:
+        is_council: what stands in `wirthforge` is ours; else an engine wrote it, and nobody reads it.
+    """
+
+    def __init__(self, request: GenerateRequest, *, is_council: bool = False) -> None:
+        self._is_council = is_council
+        self._council: dict[str, Any] | None = None
         self._asked = request.parameters or Parameters()
         self._prompt = request.inputs if self._asked.return_full_text else ""
         self._texts: list[str] = []
@@ -182,8 +211,23 @@ class Telling:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise EngineFailed("The engine sent an event that is no completion.") from error
             self._usage = chunk.usage or self._usage
+            if self._is_council and chunk.wirthforge:
+                told.append(self._hear(chunk.wirthforge["council"]))
             told += [self._see(choice) for choice in chunk.choices]
         return b"".join(told)
+
+    def _hear(self, event: dict[str, Any]) -> bytes:
+        """What a council's event adds to a stream: a comment, so that who waits for the answer sees life."""
+        match event:
+            case {"type": "member", "label": str() as label, "role": str() as role, "state": str() as state}:
+                return f": council {label} {role} {state}\n\n".encode()
+            case {"type": "content", "is_restart": True}:
+                self._texts, self._tokens, self._top = [], [], []  # what was said before counts no more
+            case {"type": "summary"}:
+                self._council = event
+            case _:
+                pass
+        return b""
 
     def _see(self, choice: _Choice) -> bytes:
         told = b""
@@ -237,7 +281,8 @@ class Telling:
         return answer
 
     def _details(self) -> dict[str, Any]:
-        return {"finish_reason": self._reason, "generated_tokens": self.counts[1], "seed": self._asked.seed}
+        told = {"finish_reason": self._reason, "generated_tokens": self.counts[1], "seed": self._asked.seed}
+        return told if self._council is None else told | {"wirthforge": {"council": self._council}}
 
 
 def _event(

@@ -14,11 +14,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from server.app import engines_from
-from server.cli import catalogue, estimates, placing
-from server.cli.catalogue import HUB
+from server.cli import catalogue, estimates, placing, pruning
+from server.cli.catalogue import GB, HUB
 from server.cli.options import run, settings_from, settings_options
 from server.clock import SystemClock
 from server.embedded.gguf_header import check
+from server.embedded.model_room import entering, said
 from server.embedded.models import DEMONSTRATION
 from server.errors import EngineFailed, StartError
 from server.hardware import headers
@@ -65,6 +66,19 @@ def chosen_files(settings: Settings) -> list[ModelFile]:
     return files
 
 
+def named_files(settings: Settings) -> list[Path]:
+    """Where the models are that the settings name, whether they are there or not."""
+    return [
+        _hub_file(settings, model) if model.startswith(HUB) else Path(model).expanduser() for model in settings.models
+    ]
+
+
+def _hub_file(settings: Settings, model: str) -> Path:
+    repo, _, file = model.removeprefix(HUB).partition(":")
+    # By repository: the same file name in another is another model.
+    return models_dir(settings) / repo / file
+
+
 def fetch_missing(settings: Settings) -> None:
     """Fetch what `chosen_files` would, before an event loop runs, so that Ctrl-C ends a long download."""
     for model in settings.models:
@@ -98,16 +112,24 @@ def _fetch(settings: Settings, model: str, announce: Callable[[int | None], None
     repo, _, file = model.removeprefix(HUB).partition(":")
     if repo.count("/") != 1 or not file.endswith(".gguf"):
         raise StartError(f"{model!r} does not name a model: write {HUB}owner/repo:file.gguf.")
-    # By repository: the same file name in another is another model.
-    folder = models_dir(settings) / repo
-    if (folder / file).is_file():
-        return folder / file
+    path = _hub_file(settings, model)
+    if path.is_file():
+        return path
     try:
         # Asked once by ourselves: when the hub is away, the library would try again for half a minute and more.
         about = get_hf_file_metadata(hf_hub_url(repo, file), timeout=HUB_ANSWER_S_MAX)
         if announce is not None:
             announce(about.size)
-        return Path(hf_hub_download(repo, file, local_dir=folder))
+        with entering(
+            path,
+            folder=models_dir(settings),
+            reference=model,
+            size_bytes=about.size,
+            bytes_max=settings.model_cache_bytes_max,
+            named=named_files(settings),
+            tell=lambda gone: click.echo(said(gone), err=True),
+        ):
+            return Path(hf_hub_download(repo, file, local_dir=models_dir(settings) / repo))
     except HFValidationError:
         raise StartError(f"{model!r} does not name a model: write {HUB}owner/repo:file.gguf.") from None
     except (TransportError, OSError) as error:
@@ -180,6 +202,31 @@ def list_(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
     if not files:
         names = ", ".join(path.stem for path in DEMONSTRATION)
         click.echo(f"No GGUF files in {models_dir(settings)}: `up` serves the built-in demonstration models ({names}).")
+
+
+@models.command()
+@click.option(
+    "--to", "to_bytes", type=pruning.Size(), help="As 20GB or 500MB; 0 for all that may go.  [default: the limit]"
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--also-mine", is_flag=True, help="Also files that you put into the models folder yourself.")
+@settings_options
+def prune(*, to_bytes: int | None, dry_run: bool, also_mine: bool, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """Remove pulled models, the longest unused first, until they are within model_cache_bytes_max, or --to.
+
+    Never one that is in use or named by the settings; what you put into the folder yourself only with --also-mine.
+    """
+    settings = settings_from(config, **flags)
+    limit = settings.model_cache_bytes_max
+    if to_bytes is not None and to_bytes > limit:
+        raise StartError(f"--to {to_bytes / GB:.1f}GB is more than model_cache_bytes_max allows: {limit / GB:.1f} GB.")
+    pruning.prune(
+        models_dir(settings),
+        limit if to_bytes is None else to_bytes,
+        named_files(settings),
+        dry_run=dry_run,
+        also_theirs=also_mine,
+    )
 
 
 @models.command()

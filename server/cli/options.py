@@ -66,6 +66,14 @@ def database_url(settings: Settings) -> str:
     return Postgres(settings.data_dir, SystemClock()).url
 
 
+def owner_url(settings: Settings) -> str:
+    """Where the tables' owner logs in: what is configured, else that of the running server. Raises StartError."""
+    if url := settings.database_owner_url or settings.database_url:
+        return url
+    database_url(settings)
+    return Postgres(settings.data_dir, SystemClock()).owner_url
+
+
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Database]:
     """A connection for one command."""

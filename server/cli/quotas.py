@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from quotas.policy import LIMITS, MEANINGS, Resolved, Rule, Value
+from quotas.policy import LIMITS, LISTS, MEANINGS, Resolved, Rule, Value
 from server.accounts.quotas import DEFAULT, Actor, Change, Scope
 from server.accounts.users import Users
 from server.cli.options import open_rooms, run, settings_from, settings_options
@@ -36,7 +36,7 @@ def _scope_options(command: Command) -> Command:
 def _limit_options(command: Command) -> Command:
     """An option for every limit."""
     for name in reversed(LIMITS):
-        kind = "NAMES" if name == "models" else "N"
+        kind = "NAMES" if name in LISTS else "N"
         words = INHERIT if name == "weight" else f"{UNLIMITED}|{INHERIT}"
         flag = f"--{name.replace('_', '-')}"
         command = click.option(flag, name, metavar=f"{kind}|{words}", help=MEANINGS[name])(command)
@@ -111,7 +111,7 @@ def _value(limit: str, word: str) -> object:
     """What the word means; one that is no number stays a word, and is refused as such."""
     if word == UNLIMITED:
         return None
-    if limit == "models":
+    if limit in LISTS:
         return [part.strip() for part in word.split(",") if part.strip()]
     try:
         return int(word)

@@ -10,7 +10,7 @@ from litestar import Litestar
 
 from server.api.scope import RequestScopes
 from server.app import create_app
-from server.cli.options import database_url, run, settings_from, settings_options
+from server.cli.options import owner_url, run, settings_from, settings_options
 from server.db import migrate as migrations
 from server.settings import Settings
 
@@ -19,7 +19,7 @@ from server.settings import Settings
 @settings_options
 def migrate(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
     """Bring the database schema up to date. Safe to run twice."""
-    before, after = run(migrations.migrate(database_url(settings_from(config, **flags))))
+    before, after = run(migrations.migrate(owner_url(settings_from(config, **flags))))
     click.echo(f"The database is at revision {after}" + (" already." if before == after else "."))
 
 

@@ -23,6 +23,7 @@ from server.clock import Clock, SystemClock
 from server.db.migrate import migrate
 from server.embedded import lock
 from server.embedded.llama import Llama
+from server.embedded.model_cache import offering
 from server.embedded.postgres import Postgres
 from server.embedded.redis import Redis
 from server.embedded.supervisor import Part, PartChanged, Supervisor
@@ -97,6 +98,8 @@ class Up:
             where = address(self._settings, listening)
             parts, settings = self._databases()
             models = [] if settings.engines else await self._models()
+            # Loaded or not, they may be asked for: nobody prunes them meanwhile.
+            stack.enter_context(offering([file.path for file, _, _ in models if not file.is_demonstration]))
             names = ("schema", *(part.name for part in parts), *(llama.name for _, _, llama in models))
             self._name_width = max(len(_shown(name)) for name in names)
             parts += [llama for _, spot, llama in models if spot.is_started]
@@ -107,7 +110,7 @@ class Up:
                 if spot.why:
                     self._tell_part(_shown(llama.name), spot.why)
             engines = [self._engine(*model, supervisor) for model in models] or engines_from(settings)
-            before, after = await migrate(settings.database_url)
+            before, after = await migrate(settings.database_owner_url or settings.database_url)
             if before != after:
                 self._tell_part("schema", f"at revision {after}")
             setup_link = await self._first_admin(settings, where)
@@ -122,7 +125,7 @@ class Up:
         settings, parts = self._settings, list[Part]()
         if not settings.database_url:
             postgres = Postgres(settings.data_dir, self._clock)
-            settings = replace(settings, database_url=postgres.url)
+            settings = replace(settings, database_url=postgres.url, database_owner_url=postgres.owner_url)
             parts.append(postgres)
         if not settings.redis_url:
             redis = Redis(settings.data_dir, self._clock)

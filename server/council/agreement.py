@@ -1,6 +1,7 @@
 """Who agrees with whom, and whether a majority would hold.
 
-Answers with a value (extraction.py) agree if the values are the same. Of open answers nobody can say that without a
+Answers with a value (extraction.py) agree if the values are the same. A short sentence with one number ("A spider has 8
+legs") agrees with that number. Of other open answers nobody can say that without a
 model that understands them; calling one would cost as much as what agreement is to save. So they are compared by their
 words: the cosine of how often each content word occurs (logarithmically, stop words left out, plurals cut), which is
 0 for no common word and 1 for the same words. They agree from `ALIKE_LEAST` on, if in addition the same numbers occur
@@ -9,6 +10,12 @@ and neither negates where the other does not. A short answer agrees with a long 
 What this cannot see: the same thing in other words (counted as disagreement, which costs a call, no harm), another
 order ("A beats B", "B beats A"), irony, and a different word in a long text that turns it round (counted as agreement,
 which is why the threshold is high). Two languages never agree. The thresholds are chosen, not fitted.
+
+Who is in which opinion. "8" is the same as "8 km" and as "8 m", and these are not the same: agreement does not carry
+over. So those that say most are grouped first (values that are no bare number, and texts), then bare numbers, then
+sentences with one number. Each joins the opinion in which an answer from the groupings before says the same, or where
+there are none the first one; of several opinions that with the most answers from before, of equal ones the first. So no
+opinion holds two units, and where no two are equally large the order of such answers changes nothing.
 
 Whether to ask on: Adaptive-Consistency (Aggarwal et al., EMNLP 2023). Of the two most frequent answers, seen a and b
 times, the first is the majority with P = ∫½..1 xᵃ(1-x)ᵇ dx / ∫0..1 of the same. That is the chance of a Beta(a+1, b+1)
@@ -25,7 +32,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from server.council.events import Opinion
-from server.council.extraction import UNSPACED, Value, extract, spoken
+from server.council.extraction import UNSPACED, Value, extract, only_number, spoken
 
 # P from which a vote stops: 2 to 0; 3 to 0 or 5 to 1; 4 to 0.
 STOP_AT = {"fast": 0.87, "balanced": 0.93, "careful": 0.95}
@@ -58,9 +65,10 @@ T = TypeVar("T")
 
 
 class Compared(Struct, frozen=True):
-    """An answer as it is compared: its value, or else its words."""
+    """An answer as it is compared: its value, or else its words, and its number where it is short and has only one."""
 
     value: Value | None
+    only: Value | None
     words: Counter[str]
     numbers: frozenset[str]
     is_negated: bool
@@ -70,11 +78,16 @@ def read(text: str) -> Compared:
     """What of an answer is compared."""
     text = spoken(text)
     words = [_stem(word) for word in _words(text)][:WORDS_MAX]
+    counted = Counter(word for word in words if word not in STOP_WORDS)
+    is_negated = any(word in NEGATIONS for word in words) or NEGATED.search(text.casefold()) is not None
+    value = extract(text)
+    is_plain = value is None and not is_negated and _length(counted) <= SHORT_WORDS_MAX
     return Compared(
-        extract(text),
-        Counter(word for word in words if word not in STOP_WORDS),
+        value,
+        only_number(text) if is_plain else None,
+        counted,
         frozenset(word for word in words if word[0].isdigit()),
-        any(word in NEGATIONS for word in words) or NEGATED.search(text.casefold()) is not None,
+        is_negated,
     )
 
 
@@ -87,6 +100,9 @@ def are_same(one: Compared, other: Compared) -> bool:
     """`agrees`, for answers that were read already."""
     if one.value is not None and other.value is not None:
         return one.value.is_same(other.value)
+    for known, text in ((one, other), (other, one)):
+        if known.value is not None and known.value.kind == "number" and text.only is not None:
+            return known.value.is_same(text.only)
     return is_alike(one, other)
 
 
@@ -125,21 +141,38 @@ def opinions(answers: Sequence[tuple[str, str]]) -> tuple[Opinion, ...]:
     """Groups the answers by what they say, the largest group first; every label is in exactly one.
 
     Args:
-        answers: label and text. The first of a group speaks for it, so the leader's should come first.
+        answers: label and text, the leader's first; the labels of an opinion are in the same order.
     """
-    groups: list[list[tuple[str, Compared, str]]] = []
-    for label, text in answers:
-        compared = read(text)
-        home = next((group for group in groups if are_same(group[0][1], compared)), None)
-        if home is None:
-            groups.append([(label, compared, text)])
-        else:
-            home.append((label, compared, text))
-    groups.sort(key=len, reverse=True)
+    compared = [read(text) for _, text in answers]
+    looseness = [_looseness(each) for each in compared]
+    groups: list[list[int]] = []
+    for loose in range(3):
+        before = [list(group) for group in groups]
+        for index, each in enumerate(compared):
+            if looseness[index] != loose:
+                continue
+            firm = [*before, *([group[0]] for group in groups[len(before) :])]
+            homes = [at for at, known in enumerate(firm) if any(are_same(compared[one], each) for one in known)]
+            if homes:
+                groups[max(homes, key=lambda at: len(before[at]) if at < len(before) else 0)].append(index)
+            else:
+                groups.append([index])
+    groups.sort(key=lambda group: (-len(group), min(group)))
     return tuple(
-        Opinion(answer=_shown(group[0][1], group[0][2]), labels=tuple(label for label, _, _ in group))
+        Opinion(
+            answer=_shown(compared[group[0]], answers[group[0]][1]),
+            labels=tuple(answers[index][0] for index in sorted(group)),
+        )
         for group in groups
     )
+
+
+def _looseness(compared: Compared) -> int:
+    """How much an answer leaves open: 0 nothing, 1 the unit, 2 it is a sentence."""
+    if compared.only is not None:
+        return 2
+    value = compared.value
+    return int(value is not None and value.kind == "number" and value.measure is None)
 
 
 def countable(answers: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from quotas.forecast import Standing
 from server.chat.pipeline import Identify, Pipeline
 from server.council.calls import Ask, Call, Ended, Message, Part, Said, Used
 from server.council.events import Role, Usage
@@ -55,7 +56,7 @@ def ask_through(
         async def answering() -> AsyncIterator[AsyncIterator[Part]]:
             async with AsyncExitStack() as stack:
                 member = _request_of(call, request, new_id())
-                answer = await pipeline.answer(member, identify, stack, tell if call.is_leader else None)
+                answer = await pipeline.answer(member, identify, stack, _telling(call, tell))
                 on_headers(answer.headers)
                 assert answer.stream is not None, "it was asked to stream"
                 async with aclosing(_parts(answer.stream)) as parts:
@@ -64,6 +65,20 @@ def ask_through(
         return answering()
 
     return ask
+
+
+def _telling(call: Call, tell: Tell | None) -> Tell | None:
+    """Who is told where the call stands while it waits: of the leader the table, and the client if it streams."""
+    if not call.is_leader:
+        return None
+
+    async def telling(standing: Standing, headers: Mapping[str, str]) -> None:
+        if call.on_wait is not None:
+            call.on_wait()
+        if tell is not None:
+            await tell(standing, headers)
+
+    return telling
 
 
 def _request_of(call: Call, request: ModelRequest, request_id: UUID) -> ModelRequest:

@@ -68,7 +68,8 @@ def policy_of(wish: Wish, strategy: str | None, limits: Limits, models: int) -> 
     """What bounds the choice: the asker's wish, their limits, and how many models there are."""
     bounds = [SIZE_MAX, limits.council_size_max, limits.in_flight_max]
     options = wish.options
-    steps = switched_on(LOCAL_STEPS, None if options.steps is None else frozenset(options.steps))
+    own = LOCAL_STEPS if limits.council_steps is None else LOCAL_STEPS & frozenset(limits.council_steps)
+    steps = switched_on(own, None if options.steps is None else frozenset(options.steps))
     return Policy(
         size_max=min(bound for bound in bounds if bound is not None),
         size_wanted=wish.size,

@@ -4,6 +4,7 @@
 parts: text, counts, and why it ended. Whoever writes one keeps this:
 
 - entering the context may wait (for a slot, for a model to load), for as long as the caller's own rules allow;
+- while a leader stands in a queue, `on_wait` is called every few seconds, and not any more once it has a slot;
 - leaving it, at any time and for whatever reason, gives back everything that the call holds, and soon;
 - a fault is a WirthforgeError, raised on entering or while streaming; its code is `revoked` where the slot was needed
   by somebody else;
@@ -49,6 +50,7 @@ class Call(Struct, frozen=True, kw_only=True):
         is_leader: it is waited for, and not to be stopped for somebody else.
         seed: None for sample 0: the request as the asker wrote it.
         output_tokens_max: for what needs few words, such as a ranking; None is the asker's own bound.
+        on_wait: see above.
     """
 
     seat: Seat
@@ -57,6 +59,7 @@ class Call(Struct, frozen=True, kw_only=True):
     is_leader: bool = False
     seed: int | None = None
     output_tokens_max: int | None = None
+    on_wait: Callable[[], None] | None = None
 
 
 class Prompt(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,9 @@ An answer that is a JSON object has it in its field `answer`, or one of a few li
 
 Code blocks are not looked into, so that a program's output is not taken for an answer. An essay has none of these, and
 then there is no value: nobody counts votes on it. What is compared is exact; 3.14 and 3.1416 are two answers.
+
+A unit is one that UNITS knows, or a sign (°C, m/s, $, W): of two different ones nobody says that they are the same. Any
+other word behind a number ("8 legs", "8 of them") says what was counted, and as everybody was asked the same, nothing.
 """
 
 import re
@@ -76,6 +79,10 @@ UNITS: dict[str, tuple[str, Fraction]] = {
     **{name: (_BYTES, Fraction(1000**power)) for power, name in enumerate(("bytes", "kb", "mb", "gb", "tb"))},
     **{name: (_BYTES, Fraction(1024**power)) for power, name in enumerate(("kib", "mib", "gib", "tib"), start=1)},
 }
+# A shorter word with nothing behind it is a sign: W, Hz, am.
+WORD_LETTERS_LEAST = 3
+DIGITS = re.compile(r"\d[\d.,]*")
+ONE_NUMBER = re.compile(r"(?<!\S)[-+\u2212]?[$€£¥]?\d")
 TRUE = frozenset({"yes", "true", "correct"})
 
 
@@ -85,7 +92,7 @@ class Value(Struct, frozen=True, kw_only=True):
     Attributes:
         text: as it is shown.
         number: as it was written; None where it is no number.
-        measure: what its unit measures, with `base` in the smallest unit of that; None without a unit that is known.
+        measure: what its unit measures, with `base` in the smallest unit of that, or the sign; None without a unit.
     """
 
     kind: Kind
@@ -138,6 +145,15 @@ def extract(text: str) -> Value | None:
     else:
         value = _read(lines[-1], is_marked=False, is_alone=True)
     return value or _yes_no(_bare(prose[:LINE_CHARACTERS_MAX]))
+
+
+def only_number(text: str) -> Value | None:
+    """The number of a text that has one and no other; what stands before it does not matter."""
+    prose = FENCE.sub("\n", spoken(text))
+    found = ONE_NUMBER.search(prose)
+    if found is None or len(DIGITS.findall(prose)) != 1:
+        return None
+    return _number(_bare(prose[found.start() :].splitlines()[0][:LINE_CHARACTERS_MAX]), is_marked=True)
 
 
 def _of_json(text: str) -> Value | None:
@@ -216,8 +232,20 @@ def _number(text: str, *, is_marked: bool) -> Value | None:
     if number is None:
         return None
     number = -number if found["sign"] in {"-", "\u2212"} else number
-    measure, size = UNITS.get((found["unit"] or "").lower().strip(), (None, Fraction(1)))
+    measure, size = _measure(found["currency"] or found["unit"] or "", is_last=not found["rest"].strip(" ."))
     return Value(kind="number", text=text, number=number, measure=measure, base=number * size)
+
+
+def _measure(unit: str, *, is_last: bool) -> tuple[str | None, Fraction]:
+    """What a unit measures, and how much of the smallest one it is."""
+    name = "".join(unit.split())
+    if not name:
+        return None, Fraction(1)
+    known = UNITS.get(name.lower()) or UNITS.get(f"{name.lower()}s")
+    if known is not None:
+        return known
+    is_sign = not name.isalpha() or (is_last and len(name) < WORD_LETTERS_LEAST)
+    return name if is_sign else None, Fraction(1)
 
 
 def _fraction(written: str) -> Fraction | None:

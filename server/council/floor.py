@@ -4,6 +4,10 @@
     member      ··■■■■■■■■■■■■ done               begins after the leader's first token
     member      ··■■■■■■■■■■■■■■■■■■■■■■■■■│ late   1.5 times the leader's time, at least 20 s
 
+A leader that has a slot and says nothing for 30 s is not waited for any longer. One that still stands in a queue is: on
+a box that has no slot for the leader its members would only stand in line before other people, or before the leader. If
+the asker has set a deadline, they follow when that has passed.
+
 A deadline counts from when the member was asked, its waiting included, like the leader's time. Until the leader is done
 nobody is late. The leader itself, and the chair, have ten minutes: engines that say nothing are given up much earlier
 (server/engines), this is the last resort.
@@ -19,7 +23,7 @@ from server.council.calls import Ask
 from server.council.turns import Turn
 from server.deadline import first_of
 
-# How long the others wait for the leader's first token.
+# How long the others wait for the leader's first token, from when it last stood in a queue.
 FIRST_TOKEN_MS_MAX = 30_000
 MEMBER_MS_LEAST = 20_000
 # Three halves of the leader's time.
@@ -79,8 +83,18 @@ class Floor:
         return ()
 
     async def _begun(self, turn: Turn) -> None:
-        alone_until_ms = self._clock.monotonic_ms() + FIRST_TOKEN_MS_MAX
-        await self.wait(lambda: turn.has_begun or turn.is_over, alone_until_ms)
+        """Until it has begun to answer, or is over, or the others have waited for it long enough."""
+        began_ms = self._clock.monotonic_ms()
+        latest_ms = began_ms + max(FIRST_TOKEN_MS_MAX, self._deadline_ms or CALL_MS_MAX)
+        until_ms = began_ms + FIRST_TOKEN_MS_MAX
+        while True:
+            await self.wait(lambda: turn.has_begun or turn.is_over, until_ms)
+            if turn.has_begun or turn.is_over:
+                return
+            last_ms = until_ms
+            until_ms = min(max(began_ms, turn.queued_ms or 0) + FIRST_TOKEN_MS_MAX, latest_ms)
+            if until_ms <= last_ms:
+                return
 
     async def over(self, turn: Turn) -> None:
         """Until it is over."""

@@ -21,6 +21,7 @@ class Joined:
     """What handlers ask for by name, who watches how large councils may be, and what runs as the server does."""
 
     parts: dict[str, object]
+    all: Councils
     planner: Planner
     loops: tuple[Callable[[], Coroutine[Any, Any, None]], ...]
 
@@ -53,4 +54,4 @@ def councils_of(
     )
     councils = Councils(pipeline, quotas=quotas, planner=planner, stores=stores, strategies=strategies, clock=clock)
     parts = {**stores.parts, "councils": councils}
-    return Joined(parts, planner, (*stores.loops, planner.watch))
+    return Joined(parts, councils, planner, (*stores.loops, planner.watch))

@@ -40,7 +40,8 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         strategy: one of the registry (strategies/); None is what suits the question.
-        members: the models that may sit; empty is the allocator's choice, and so is who of them leads.
+        members: the models that may sit; empty is the allocator's choice. The first leads until people have judged them
+            for this kind of question, then the best.
         chair: the model that joins the answers; None is the one that is best at it.
         size: as in the name.
         rounds: of a debate.

@@ -1,8 +1,11 @@
-"""What councils did, one row each, written once at the end.
+"""What councils did, one row each: written when one begins, and again when it has ended.
 
 The answer never waits for it: a run is put into a queue in memory and written as soon as Postgres takes it. While
 Postgres is away the queue grows up to QUEUE_MAX; then the oldest are forgotten, and the log says how many. A run that
 Postgres refuses is tried by itself ATTEMPTS_MAX times and then left out, so that it does not hold up the others.
+
+A council whose server dies never ends. What it left is told as `abandoned` as soon as it is older than councils get.
+Nothing is written for that, so whoever was only slow still ends its row.
 
 A row says who took part, how long it took and how it ended. There is no place in it for what was asked or answered.
 """
@@ -10,7 +13,7 @@ A row says who took part, how long it took and how it ended. There is no place i
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -22,6 +25,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from server.clock import Clock
+from server.council.calls import Seat
 from server.council.events import Report, Role, State
 from server.db.models import CouncilRun
 from server.db.session import Database
@@ -33,9 +37,13 @@ ATTEMPTS_MAX = 3
 RETRY_MS = 1_000
 PAGE_MAX = 100
 TEXT_CHARACTERS_MAX = 500
+# A debate of four rounds, a chair that breaks off and the next one: seven phases of ten minutes (floor.CALL_MS_MAX).
+LIFE_MS_MAX = 2 * 3_600_000
 
 MemberRole = Literal["leader"] | Role
-Outcome = Literal["completed", "cancelled", "failed"]
+Outcome = Literal["running", "completed", "cancelled", "failed", "abandoned"]
+RUNNING: Outcome = "running"
+ABANDONED: Outcome = "abandoned"
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +85,7 @@ class Run(Struct, frozen=True, kw_only=True):
         agreement: 0 to 1; null where it was not measured.
         winner: the label whose answer is the final one; null where the chair wrote it.
         shadow: what another policy would have chosen, where that was asked.
+        total_ms: 0 while it runs.
     """
 
     id: UUID
@@ -120,6 +129,20 @@ def members_of(reports: Sequence[Report], leader: str) -> tuple[RunMember, ...]:
     )
 
 
+def seated(seats: Sequence[Seat]) -> tuple[RunMember, ...]:
+    """Who sits at the beginning, the leader first; nobody has been asked."""
+    return tuple(
+        RunMember(
+            label=seat.label,
+            model=seat.model,
+            engine=seat.engine,
+            role="member" if index else "leader",
+            state="waiting",
+        )
+        for index, seat in enumerate(seats)
+    )
+
+
 class Runs:
     """All of them; one for each replica."""
 
@@ -133,7 +156,7 @@ class Runs:
         self._writing = asyncio.Lock()
 
     def record(self, run: Run) -> None:
-        """Have it written. Does not wait, and cannot fail."""
+        """Have it written, in the place of what was recorded of it before. Does not wait, and cannot fail."""
         self._queue[run.id] = run
         self._has_some.set()
         while len(self._queue) > QUEUE_MAX:
@@ -178,13 +201,18 @@ class Runs:
             before: the last one of the page before; none follow one that there is not.
         """
         query = select(CouncilRun).order_by(CouncilRun.started_at.desc(), CouncilRun.id.desc())
-        async with self._database.transaction() as session:
+        async with self._database.transaction(everybody=True) as session:
             if before is not None:
                 last = await session.get(CouncilRun, before)
                 if last is None:
                     return []
                 query = query.where(tuple_(CouncilRun.started_at, CouncilRun.id) < (last.started_at, last.id))
-            return (await session.scalars(query.limit(min(count_max, PAGE_MAX)))).all()
+            found = (await session.scalars(query.limit(min(count_max, PAGE_MAX)))).all()
+        oldest = self._clock.now() - timedelta(milliseconds=LIFE_MS_MAX)
+        for row in found:  # of a session that has ended: this is told, not written
+            if row.outcome == RUNNING and row.started_at < oldest:
+                row.outcome = ABANDONED
+        return found
 
     async def _close(self) -> None:
         """Write what is there, or say what is lost."""
@@ -228,13 +256,19 @@ class Runs:
             self._forget([run])
 
     async def _insert(self, batch: Sequence[Run]) -> None:
-        async with self._database.transaction() as session:
-            query = insert(CouncilRun).on_conflict_do_nothing(index_elements=[CouncilRun.id])
+        async with self._database.transaction(everybody=True) as session:
+            new = insert(CouncilRun)
+            query = new.on_conflict_do_update(
+                index_elements=[CouncilRun.id],
+                set_={name: new.excluded[name] for name in Run.__struct_fields__ if name != "id"},
+                where=(CouncilRun.outcome == RUNNING) & (new.excluded.outcome != RUNNING),
+            )
             await session.execute(query, [_row(run) for run in batch])
 
     def _forget(self, written: Sequence[Run]) -> None:
         for run in written:
-            self._queue.pop(run.id, None)
+            if self._queue.get(run.id) is run:  # else it has ended meanwhile
+                del self._queue[run.id]
             self._refused.pop(run.id, None)
         if not self._queue:
             self._has_some.clear()

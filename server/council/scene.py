@@ -106,7 +106,10 @@ class Scene:
         for model, route in routes.items():
             name = route.engine.name
             candidate = self._candidate(route, boxes[name], engines.get(name), placed.get((name, model)))
-            candidates.append(replace(candidate, quality=answer[model], chair=chair[model]))
+            said = self._skills.tallies.get((model, kind, "answer"), Tally())
+            candidates.append(
+                replace(candidate, quality=answer[model], chair=chair[model], observations=said.wins + said.losses)
+            )
         return Load(
             candidates=tuple(candidates),
             free_bytes={boxes[name]: self._boxes.free_bytes(name) for name in boxes},

@@ -24,7 +24,7 @@ from server.council.events import Content, Event, Member, Summary, Text, summary
 from server.council.names import is_council, options_of, parse
 from server.council.overlaps import Overlaps
 from server.council.planning import Plan, Planner
-from server.council.runs import Outcome, Run, members_of
+from server.council.runs import RUNNING, Outcome, Run, members_of, seated
 from server.council.stores import Stores
 from server.council.table import Conclusion, Strategy, Table
 from server.council.wire import Encoder, whole
@@ -96,7 +96,7 @@ class Councils:
 
 
 class Sitting:
-    """One council, from its first call to its row."""
+    """One council, from its row to the end of it."""
 
     def __init__(
         self, request: ModelRequest, plan: Plan, principal: Principal, *, stores: Stores, clock: Clock
@@ -146,6 +146,7 @@ class Sitting:
             more=lambda: more(table.seats),
         )
         self._table = table
+        self._record(None, RUNNING)
         self._task = asyncio.create_task(table.run(strategy), name="council")
         self._task.add_done_callback(lambda _: self._wake())
         await self._has_begun.wait()
@@ -219,9 +220,10 @@ class Sitting:
         return "length" if self._table.is_cut else "stop"
 
     def _record(self, summary: Summary | None, outcome: Outcome) -> None:
-        self._is_recorded = True
+        is_over = self._is_recorded = outcome != RUNNING
         assert self._table is not None
         told, total_ms = self._allocated, self._clock.monotonic_ms() - self._began_ms
+        members = members_of(self._table.reports, self._leader) if is_over else seated(self._plan.brief.seats)
         verdict = None if summary is None else summary.verdict
         shadow = self._plan.shadow
         self._stores.runs.record(
@@ -236,7 +238,7 @@ class Sitting:
                 reason=told.reason,
                 binding=told.binding,
                 steps=told.steps,
-                members=members_of(self._table.reports, self._leader),
+                members=members,
                 chair=told.chair,
                 verdict_method=verdict.method if verdict else None,
                 agreement=verdict.agreement if verdict else None,
@@ -244,7 +246,7 @@ class Sitting:
                 shadow=None if shadow is None else {"size": shadow.size, "reason": shadow.reason},
                 outcome=outcome,
                 started_at=self._started_at,
-                total_ms=total_ms,
+                total_ms=total_ms if is_over else 0,
             )
         )
 

@@ -34,7 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.allocator.quality import pooled
 from server.clock import Clock
 from server.council.audit import audited
-from server.council.runs import RunMember, Runs
+from server.council.runs import RUNNING, RunMember, Runs
 from server.db.models import CouncilRun, SkillRow
 from server.db.session import Database
 from server.errors import InvalidRequest, NotFound, Unavailable
@@ -152,7 +152,7 @@ class Skills:
 
     async def all(self) -> list[Skill]:
         """From Postgres, by model, kind and role. Raises Unavailable."""
-        async with self._database.transaction() as session:
+        async with self._database.transaction(everybody=True) as session:
             totals = await _totals(session)
             return await _pooled(session, totals)
 
@@ -160,17 +160,19 @@ class Skills:
         """Take what a person says of a council of theirs, in the place of what they said before.
 
         Raises:
-            NotFound: there is no such council, or it is somebody else's.
+            NotFound: there is no such council, it has not ended, or it is somebody else's.
             InvalidRequest: not exactly one thing is said, or the pick is no answer of this council.
             Unavailable: Postgres is away.
         """
         if (feedback.pick is not None) + (feedback.thumb is not None) + feedback.regenerated != 1:
             raise InvalidRequest("Say exactly one of: pick, thumb, regenerated.")
         await self._runs.settle(run_id)
-        async with self._database.transaction() as session:
+        async with self._database.transaction(everybody=True) as session:
             await session.execute(_TURN)
             row = await session.scalar(
-                select(CouncilRun).where(CouncilRun.id == run_id, CouncilRun.user_id == principal.id).with_for_update()
+                select(CouncilRun)
+                .where(CouncilRun.id == run_id, CouncilRun.user_id == principal.id, CouncilRun.outcome != RUNNING)
+                .with_for_update()
             )
             if row is None:
                 raise NotFound("There is no such council of yours.", code="council_not_found")
@@ -197,7 +199,7 @@ class Skills:
         kept = " || ".join(f"@.{name} != ${name}" for name in wanted) or "1 == 0"
         effects = CouncilRun.feedback["effects"]
         others = func.jsonb_path_query_array(effects, cast(f"$[*] ? ({kept})", JSONPATH), cast(wanted, JSONB))
-        async with self._database.transaction() as session:
+        async with self._database.transaction(everybody=True) as session:
             await session.execute(_TURN)
             gone = (await session.scalars(delete(SkillRow).where(*chosen).returning(SkillRow.model))).all()
             await session.execute(
@@ -213,7 +215,7 @@ class Skills:
 
     async def read(self) -> None:
         """Learn what was said, also to other replicas. Raises Unavailable; then everything stays as it is."""
-        async with self._reading, self._database.transaction() as session:
+        async with self._reading, self._database.transaction(everybody=True) as session:
             totals = await _totals(session)
             # Who said what is asked only where something was said since. What comes between both queries is in the
             # second alone, and so makes the next reading look again.

@@ -1,6 +1,7 @@
 """The table: what a strategy sees of a council, and the rules that hold whichever strategy it is.
 
-- The leader is asked alone; the others follow at its first token, or when it has let them wait for 30 s (floor.py).
+- The leader is asked alone; the others follow at its first token, or when it has a slot and lets them wait for 30 s
+  (floor.py).
 - If the leader fails, the next member leads: it is waited for without a deadline of its own, and told.
 - A turn that fails, is stopped or is late ends nobody else's. If none is left, those at the table who were not asked
   yet are asked, one by one; after the last comes `CouncilFailed`.

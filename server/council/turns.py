@@ -41,7 +41,7 @@ class Turn:
         changed: Callable[[], None],
         on_text: Callable[[str], None] | None = None,
     ) -> None:
-        self.call = call
+        self.call = msgspec.structs.replace(call, on_wait=self._wait)
         self.state: State = "waiting"
         self.reason: str | None = None
         self.usage: Usage | None = None
@@ -49,6 +49,8 @@ class Turn:
         self.is_cut = False
         self.error: WirthforgeError | None = None
         self.began_ms: int | None = None
+        # When it last stood in a queue.
+        self.queued_ms: int | None = None
         self.first_token_ms: int | None = None
         self.total_ms: int | None = None
         self._pieces: list[str] = []
@@ -145,6 +147,9 @@ class Turn:
             first_token_ms=self.first_token_ms,
             total_ms=self.total_ms,
         )
+
+    def _wait(self) -> None:
+        self.queued_ms = self._clock.monotonic_ms()
 
     async def _run(self, ask: Ask) -> None:
         try:

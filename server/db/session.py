@@ -1,17 +1,24 @@
-"""Connections to Postgres, and the one way to use them: a short transaction.
+"""Connections to Postgres, and the one way to use them: a short transaction that says whose rows it is about.
 
 No transaction spans a wait for somebody else (an engine, a client, a password hash), so a handful of connections is
 enough for a thousand streams.
+
+Connections work as the role `wirthforge_app`, which owns nothing, and which row-level security binds (migration 0009).
+Of the tables that belong to people a transaction sees and changes the rows of the person that it names, of no one else;
+a forgotten WHERE, or an id of somebody else, finds nothing. What a server must know of all (keys, login sessions,
+usage) is open to a transaction that says `everybody`; what people wrote never is. Both hold for one transaction: a
+connection goes back to the pool without them, whatever has happened.
 """
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVarTuple
+from uuid import UUID
 
 from sqlalchemy import Row, Select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from server.errors import Unavailable
 
@@ -21,7 +28,13 @@ CONNECT_S_MAX = 5
 COMMAND_S_MAX = 15
 # SQLSTATE classes: connection exceptions, no such database, too many connections, shutting down or starting up.
 AWAY_STATES = ("08", "3D", "53", "57")
-NO_SUCH_TABLE = "42P01"
+NO_SUCH_TABLE, NO_SUCH_ROLE, NOT_ALLOWED = "42P01", "22023", "42501"
+APP_ROLE = "wirthforge_app"
+# For what is read outside of transactions; see `first`.
+READERS_MAX = 2
+_SCOPE = text(
+    "SELECT set_config('wirthforge.user_id', :user_id, true), set_config('wirthforge.everybody', :everybody, true)"
+)
 
 
 class Database:
@@ -33,30 +46,31 @@ class Database:
     """
 
     def __init__(self, url: str, *, connections_max: int = 10) -> None:
-        self._engine = create_async_engine(
-            async_url(url),
-            pool_size=connections_max,
-            max_overflow=0,
-            pool_timeout=CONNECT_S_MAX,
-            hide_parameters=True,  # errors are logged; what people wrote is not
-            connect_args={"timeout": CONNECT_S_MAX, "command_timeout": COMMAND_S_MAX},
-        )
+        self._engine = _connections(url, connections_max)
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
-        self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._readers = _connections(url, READERS_MAX, **{"wirthforge.everybody": "on"})
+        self._reads = self._readers.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncSession]:
+    async def transaction(self, *, of: UUID | None = None, everybody: bool = False) -> AsyncIterator[AsyncSession]:
         """A session that commits at the end and rolls back on any error.
+
+        Args:
+            of: whose rows it may see and change, in the tables that belong to people.
+            everybody: the rows of all people, but for what they wrote.
 
         Raises:
             Unavailable: Postgres is away.
         """
         with _told():
             async with self._sessions.begin() as session:
+                if of is not None or everybody:
+                    scope = {"user_id": str(of or ""), "everybody": "on" if everybody else ""}
+                    await session.execute(_SCOPE, scope)
                 yield session
 
     async def first(self, query: Select[*Columns], **values: object) -> Row[*Columns] | None:
-        """The first row of one query, outside of a transaction: one round trip instead of three, for hot paths.
+        """The first row of one query about everybody, outside of a transaction: one round trip, for hot paths.
 
         Args:
             query: best built once, since building takes longer than asking.
@@ -76,7 +90,23 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._readers.dispose()
         await self._engine.dispose()
+
+
+def _connections(url: str, count_max: int, **settings: str) -> AsyncEngine:
+    return create_async_engine(
+        async_url(url),
+        pool_size=count_max,
+        max_overflow=0,
+        pool_timeout=CONNECT_S_MAX,
+        hide_parameters=True,  # errors are logged; what people wrote is not
+        connect_args={
+            "timeout": CONNECT_S_MAX,
+            "command_timeout": COMMAND_S_MAX,
+            "server_settings": {"role": APP_ROLE, **settings},
+        },
+    )
 
 
 @contextmanager
@@ -90,9 +120,14 @@ def _told() -> Iterator[None]:
         # Closed under our hands; or not opened, with a state like "starting up" that tells a part of Postgres' life.
         if error.connection_invalidated or (_state(error) or "")[:2] in AWAY_STATES:
             raise _away() from error
-        if _state(error) == NO_SUCH_TABLE:
+        if _state(error) == NO_SUCH_TABLE or (_state(error) == NO_SUCH_ROLE and APP_ROLE in str(error.orig)):
             raise Unavailable(
-                "The database has no schema yet: run `wirthforge migrate`.", code="not_migrated"
+                "The database has no schema yet, or an old one: run `wirthforge migrate`.", code="not_migrated"
+            ) from error
+        if _state(error) == NOT_ALLOWED and "set role" in str(error.orig):
+            raise Unavailable(
+                f"The database's user may not act as {APP_ROLE}: let its owner GRANT {APP_ROLE} to it.",
+                code="role_not_granted",
             ) from error
         raise
 

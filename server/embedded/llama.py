@@ -22,6 +22,7 @@ from server.clock import Clock
 from server.embedded.child import Child
 from server.embedded.gguf_header import check
 from server.embedded.llama_program import KEY_VARIABLE
+from server.embedded.model_records import mark_used
 from server.embedded.paths import private_dir
 from server.errors import StartError
 
@@ -60,7 +61,7 @@ class Llama:
             slots: answers that may grow at the same time.
             context_tokens: tokens that each slot can hold, prompt and answer together.
             data_dir: the data folder, whose lock the caller holds.
-            clock: measures waiting.
+            clock: measures waiting, and says when the model was used last.
             embeddings: also serve /v1/embeddings. Prompts of these must fit one batch, so it takes more memory.
             on_cpu: no layer goes to a GPU, also where there is one.
             environment: variables that tell llama.cpp which devices there are (llama_devices.py).
@@ -74,6 +75,7 @@ class Llama:
         self._data_dir = data_dir.resolve()
         self._embeddings = embeddings
         self._on_cpu = on_cpu
+        self._clock = clock
         self._visible = dict(environment or {})
         self._port: int | None = None
         self._child = Child(self.name, data_dir=self._data_dir, clock=clock, grace_ms_max=GRACE_MS_MAX)
@@ -101,6 +103,7 @@ class Llama:
                 raise
             reason = complaint.partition(ERROR_MARK)[2].strip()
             raise StartError(f"The model {self._path} cannot be loaded: {reason}") from error
+        self._put_down_use()
 
     async def exited(self) -> int:
         """Wait until the engine has ended; its exit status."""
@@ -108,7 +111,12 @@ class Llama:
 
     async def stop(self) -> None:
         """End the engine; answers in mid-stream are cut."""
+        if self._child.pid is not None:
+            self._put_down_use()
         await self._child.stop()
+
+    def _put_down_use(self) -> None:
+        mark_used(self._data_dir / "models", self._path, self._clock.now())
 
     def _command(self) -> list[str]:
         assert self.base_url, "choosing the port"

@@ -1,8 +1,8 @@
 """Postgres for one server: real, private, and gone when the server is.
 
 It listens on a Unix socket only, in a folder that nobody else may enter (paths.py), so it asks for no password. The
-server works as the role `wirthforge`, which owns the database of that name and may make roles, and is no superuser:
-row-level security binds it.
+database belongs to the role `wirthforge`, which migrates it and may make roles; the server works as `wirthforge_app`,
+which owns nothing. Neither is a superuser: row-level security binds both.
 
 A postmaster.pid from before is no obstacle. Either the process in it still is a Postgres on our folder (its leash was
 killed): it is ended first. Or the number now belongs to somebody else, often another part of ours after a reboot:
@@ -18,6 +18,7 @@ from urllib.parse import quote
 import asyncpg
 
 from server.clock import Clock
+from server.db.session import APP_ROLE
 from server.embedded import cluster
 from server.embedded.binaries import postgres_bin
 from server.embedded.child import Child
@@ -79,8 +80,17 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """For SQLAlchemy. The port is there because asyncpg would otherwise take it from $PGPORT."""
-        return f"postgresql+asyncpg://{NAME}@/{NAME}?host={quote(str(socket_dir(self._data_dir)))}&port={PORT}"
+        """For the server, by SQLAlchemy."""
+        return self._url(APP_ROLE)
+
+    @property
+    def owner_url(self) -> str:
+        """For migrations and upkeep."""
+        return self._url(NAME)
+
+    def _url(self, role: str) -> str:
+        # The port is there because asyncpg would otherwise take it from $PGPORT.
+        return f"postgresql+asyncpg://{role}@/{NAME}?host={quote(str(socket_dir(self._data_dir)))}&port={PORT}"
 
     async def start(self) -> None:
         """Return when the server's role can connect to its database; both are made if need be.
@@ -134,7 +144,13 @@ class Postgres:
             return False
         except asyncpg.PostgresError as error:
             raise StartError(f"Postgres started and refuses the server: {error}") from None
-        await connection.close()
+        try:
+            # Folders of older versions have no such role; a migration from elsewhere has made it without a login.
+            has_login = await connection.fetchval("SELECT rolcanlogin FROM pg_roles WHERE rolname = $1", APP_ROLE)
+            if not has_login:
+                await connection.execute(f"{'CREATE' if has_login is None else 'ALTER'} ROLE {APP_ROLE} LOGIN")
+        finally:
+            await connection.close()
         return True
 
     async def _make_role_and_database(self) -> None:

@@ -76,5 +76,5 @@ class Residents:
             .order_by(Usage.request_id.desc())
             .limit(1)
         )
-        async with self._database.transaction() as session:
+        async with self._database.transaction(everybody=True) as session:
             return await session.scalar(query)

@@ -48,6 +48,7 @@ class QuotaRule(Struct):
     queue_length_max: Annotated[int, _meta("queue_length_max")] | UnsetType | None = UNSET
     context_tokens_max: Annotated[int, _meta("context_tokens_max")] | UnsetType | None = UNSET
     council_size_max: Annotated[int, _meta("council_size_max")] | UnsetType | None = UNSET
+    council_steps: Annotated[list[str] | UnsetType | None, Meta(description=MEANINGS["council_steps"])] = UNSET
     models: Annotated[list[str] | UnsetType | None, Meta(description=MEANINGS["models"])] = UNSET
     cloud_cents_per_month: Annotated[int, _meta("cloud_cents_per_month")] | UnsetType | None = UNSET
 

@@ -21,7 +21,7 @@ async def ann(users: Users) -> User:
 
 
 async def _last_use(database: Database, key_id: UUID) -> timedelta | None:
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         row = await session.get_one(ApiKey, key_id)
     return None if row.last_used_at is None else row.last_used_at - row.created_at
 

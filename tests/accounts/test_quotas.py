@@ -259,7 +259,7 @@ async def test_the_log_tells_every_change(quotas: Quotas, ann: User, clock: Fake
 async def test_the_log_has_no_json_null(quotas: Quotas, database: Database) -> None:
     """Where there was no rule, the column is empty for whoever asks Postgres itself."""
     await quotas.set_rule(ADMIN, DEFAULT, {"weight": 50})
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         assert await session.scalar(text("SELECT count(*) FROM audit_log WHERE before IS NULL")) == 1
 
 
@@ -308,14 +308,14 @@ async def test_one_rule_for_each_scope(quotas: Quotas, ann: User, database: Data
         ("user", None, NOBODY),
     ):
         with pytest.raises(IntegrityError):
-            async with database.transaction() as session:
+            async with database.transaction(everybody=True) as session:
                 await session.execute(insert, {"scope": scope, "role": role, "user_id": user_id})
 
 
 async def test_a_quota_goes_with_its_person_and_the_log_stays(quotas: Quotas, ann: User, database: Database) -> None:
     """Deleting somebody from the database leaves no rule behind, and nothing of the log is lost."""
     await quotas.set_rule(Actor("ann", ann.id), Scope.of_user(ann.id), {"weight": 50})
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         await session.execute(text("DELETE FROM users"))
     assert await quotas.rules() == []
     assert [row.subject for row in await quotas.audit()] == ["user ann"]

@@ -72,6 +72,11 @@ PASTS = st.builds(
 )
 
 
+def to_model(expected: Expected, model: str = "m") -> float:
+    """All that is expected to one model, of anybody."""
+    return expected.unknown + sum(models.get(model, 0.0) for models in expected.requests.values())
+
+
 def test_an_hour_of_the_week_is_counted_from_monday() -> None:
     """Monday begins at 0, Sunday's last hour is the last, and time before 1970 has hours too."""
     assert hour_of_week(NOON_MS) == NOON
@@ -86,8 +91,7 @@ def test_an_empty_history_says_the_prior(within_ms: int, now_ms: int) -> None:
     expected = Past().expect(now_ms, within_ms)
     hours = min(max(within_ms, 0), DAY_H * HOUR_MS) / HOUR_MS
     prior = PRIOR_PER_HOUR * hours
-    numbers = [expected.of_user("ann"), expected.of_model("m"), expected.of_others("ann")]
-    assert numbers == pytest.approx([prior] * 3)
+    assert [to_model(expected), expected.of_others("ann")] == pytest.approx([prior] * 2)
     assert expected.chances() == {}
 
 
@@ -101,7 +105,7 @@ def test_nothing_is_ever_negative(past: Past, now_ms: int, within_ms: int) -> No
     everybody = sum(numbers) + expected.unknown
     assert expected.of_others("nobody") == pytest.approx(everybody)
     for user in expected.requests:
-        assert expected.of_others(user) + expected.of_user(user) == pytest.approx(everybody)
+        assert expected.of_others(user) + sum(expected.requests[user].values()) == pytest.approx(everybody)
 
 
 @given(past=PASTS, cell=CELLS, now_ms=TIMES, within_ms=st.integers(0, DAY_H * HOUR_MS))
@@ -142,8 +146,8 @@ def test_a_habit_is_expected_at_its_hour_and_hardly_at_another() -> None:
     """Eight Mondays at noon with six requests each: near their rate then, hardly any at night."""
     faded = sum(weight_of_age(week * WEEK_MS) for week in range(1, 9))
     past = Past(cells=[Cell("ann", "m", NOON, 6 * faded)])
-    at_noon = past.expect(within_ms=HOUR_MS).of_model("m")
-    at_night = past.expect(NOON_MS + 12 * HOUR_MS, HOUR_MS).of_model("m")
+    at_noon = to_model(past.expect(within_ms=HOUR_MS))
+    at_night = to_model(past.expect(NOON_MS + 12 * HOUR_MS, HOUR_MS))
     assert 3 < at_noon < 6
     assert at_night < at_noon / 30
 
@@ -152,7 +156,7 @@ def test_minutes_before_its_hour_a_habit_is_expected_already() -> None:
     """Ten minutes before the hour, the next fifteen minutes hold a part of it."""
     past = Past(cells=[Cell("ann", "m", NOON, 60.0)])
     early, night = past.expect(NOON_MS - 600_000), past.expect(NOON_MS - 6 * HOUR_MS)
-    assert early.of_model("m") > 5 * night.of_model("m")
+    assert to_model(early) > 5 * to_model(night)
 
 
 def test_one_week_says_less_than_eight() -> None:
@@ -160,9 +164,9 @@ def test_one_week_says_less_than_eight() -> None:
     short = Past(NOON_MS - WEEK_MS, [Cell("ann", "m", NOON, 6.0)])
     faded = sum(weight_of_age(week * WEEK_MS) for week in range(1, 9))
     long = Past(NOON_MS - 8 * WEEK_MS, [Cell("ann", "m", NOON, 6.0 * faded)])
-    assert short.expect().of_model("m") < long.expect().of_model("m")
+    assert to_model(short.expect()) < to_model(long.expect())
     tuesday = NOON_MS + DAY_H * HOUR_MS
-    assert short.expect(tuesday).of_model("m") > 2 * short.expect(tuesday + 6 * HOUR_MS).of_model("m")
+    assert to_model(short.expect(tuesday)) > 2 * to_model(short.expect(tuesday + 6 * HOUR_MS))
 
 
 def test_what_was_asked_just_now_is_expected_again_and_fades() -> None:
@@ -172,7 +176,7 @@ def test_what_was_asked_just_now_is_expected_again_and_fades() -> None:
     assert chances == sorted(chances, reverse=True)
     assert chances[0] > 0.25
     assert chances[2] < chances[0] / 5
-    assert past.expect(NOON_MS + DAY_H * HOUR_MS).of_model("m") < 3 * PRIOR_PER_HOUR * WITHIN_MS / HOUR_MS
+    assert to_model(past.expect(NOON_MS + DAY_H * HOUR_MS)) < 3 * PRIOR_PER_HOUR * WITHIN_MS / HOUR_MS
 
 
 @given(jump=st.integers(2 * HOUR_MS, 10 * WEEK_MS), sign=st.sampled_from((-1, 1)))
@@ -192,8 +196,8 @@ def test_quiet_minutes_lower_what_habit_says() -> None:
     """Who is usually there and is not today is expected less; a server that has just begun knows nothing of that."""
     history = History(since_ms=NOON_MS - 8 * WEEK_MS, at_ms=NOON_MS, cells=(Cell("ann", "m", NOON, 30.0),))
     forecast = Forecast(history)
-    quiet = forecast.expect(Lately(since_ms=NOON_MS - HOUR_MS), NOON_MS, WITHIN_MS).of_model("m")
-    begun = forecast.expect(Lately(since_ms=NOON_MS), NOON_MS, WITHIN_MS).of_model("m")
+    quiet = to_model(forecast.expect(Lately(since_ms=NOON_MS - HOUR_MS), NOON_MS, WITHIN_MS))
+    begun = to_model(forecast.expect(Lately(since_ms=NOON_MS), NOON_MS, WITHIN_MS))
     assert quiet < begun < 2 * quiet
 
 

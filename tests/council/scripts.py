@@ -47,6 +47,7 @@ class Script:
 
     Attributes:
         text: said in as many pieces as it has words.
+        queue_ms: that it stands in a queue, which is told every second, before anything else.
         wait_ms, word_ms: before the first word, and for each.
         error: raised after the text.
         lets_go_ms: how long its context takes to be left.
@@ -54,6 +55,7 @@ class Script:
     """
 
     text: str = "Answer: 42"
+    queue_ms: int = 0
     wait_ms: int = 100
     word_ms: int = 10
     error: WirthforgeError | Exception | None = None
@@ -92,6 +94,10 @@ class Cast:
         self.open_now += 1
         script = self._script(call)
         try:
+            for _ in range(script.queue_ms // 1_000):
+                if call.is_leader and call.on_wait is not None:
+                    call.on_wait()
+                await self.clock.sleep_ms(1_000)
             yield self._parts(script)
         finally:
             if script.lets_go_ms:

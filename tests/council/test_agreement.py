@@ -3,9 +3,10 @@
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
+from random import Random
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from server.council.agreement import (
@@ -118,6 +119,28 @@ def test_an_essay_has_no_short_answer(text: str) -> None:
         ("Answer: The Hague", "Answer: hague", True),
         ("Answer: 42", "Answer: B", False),
         ("Answer: 12:30", "Answer: 12:45", False),
+        ("8", "8 legs", True),
+        ("8", "A spider has 8 legs", True),
+        ("8 legs.", "It has 8 legs in total.", True),
+        ("9", "A spider has 8 legs", False),
+        ("8", "A spider does not have 8 legs", False),
+        ("8", "It has 8 legs and 2 claws", False),
+        ("8 km", "It is 8 m long.", False),
+        ("8 km", "It is 8000 m long.", True),
+        ("8 km", "8 m", False),
+        ("8", "8 m", True),
+        ("1 kilometer", "1 km", True),
+        ("8 °C", "8 °F", False),
+        ("8 °C", "8", True),
+        ("8 m/s", "8 m", False),
+        ("8 m/s", "8 km/h", False),
+        ("$8", "8 $", True),
+        ("$8", "8 €", False),
+        ("$8", "8 dollars", True),
+        ("8 W", "8 V", False),
+        ("Answer: 8 am", "Answer: 8 pm", False),
+        ("Answer: 8 of them", "Answer: 8 in total", True),
+        ("19", "It was COVID-19.", False),
         ("<think>Answer: 41?\nNo.</think>\n42", "Answer: 42", True),
     ],
 )
@@ -151,6 +174,7 @@ ANSWERS = st.one_of(
         ["Answer: 42", "42.0", "42 km", "42000 m", "50%", "0.5", "Answer: B", "(b)", "Yes.", "no", ESSAY, ""]
     ),
     st.sampled_from([OTHER_ESSAY, "Answer: Paris", "Yeast eats sugar and gives off gas.", "not " + ESSAY]),
+    st.sampled_from(["8", "8 legs", "A spider has 8 legs", "It has 8 eyes.", "8 km", "8 m", "8 °C", "8 °F", "$8"]),
     st.text(max_size=60),
     st.lists(
         st.sampled_from(["a", "red", "cat", "sat", "not", "12", "13", "on", "mats", "gas", "yeast", "sugar"]),
@@ -172,18 +196,74 @@ def test_everybody_agrees_with_itself(text: str) -> None:
     assert agrees(text, text)
 
 
+@settings(deadline=None)
 @given(st.lists(ANSWERS, max_size=12))
 def test_no_vote_is_lost(texts: list[str]) -> None:
-    """Each label is in exactly one opinion, the largest first, and each opinion is what its members said."""
+    """Each label is in exactly one opinion, the largest first, and nobody in one is alone with what it said."""
     answers = [(f"L{index}", text) for index, text in enumerate(texts)]
     groups = opinions(answers)
     assert sorted(label for group in groups for label in group.labels) == sorted(label for label, _ in answers)
     assert all(len(one.labels) >= len(other.labels) for one, other in pairwise(groups))
     said = dict(answers)
-    assert all(agrees(said[group.labels[0]], said[label]) for group in groups for label in group.labels)
+    for group in groups:
+        assert all(
+            len(group.labels) == 1 or any(agrees(said[one], said[other]) for other in group.labels if other != one)
+            for one in group.labels
+        )
     assert agreement(groups) == (round(len(groups[0].labels) / len(texts), 2) if texts else 0)
     ballots = countable(answers)
     assert set(ballots) <= set(answers)
+
+
+NUMBERS = st.lists(
+    st.sampled_from(
+        [
+            "8",
+            "8 legs",
+            "8.0",
+            "8 km",
+            "8000 m",
+            "8 m",
+            "8 °C",
+            "$8",
+            "9",
+            "9 km",
+            "8000",
+            "It has 8 legs.",
+            "It is 9 km.",
+        ]
+    ),
+    max_size=10,
+)
+
+
+def _has_unit(text: str) -> bool:
+    value = extract(text)
+    return value is not None and value.measure is not None
+
+
+@settings(deadline=None)
+@given(NUMBERS, st.randoms(use_true_random=False))
+def test_no_opinion_holds_what_contradicts(texts: list[str], chance: Random) -> None:
+    """Bare numbers go with one unit, not with two; as many agree in any order, if no two opinions with a unit tie."""
+    answers = [(f"L{index}", text) for index, text in enumerate(texts)]
+    groups, said = opinions(answers), dict(answers)
+    for group in groups:
+        values = [value for label in group.labels if (value := extract(said[label])) is not None and value.measure]
+        assert all(one.is_same(other) for one in values for other in values)
+        assert list(group.labels) == sorted(group.labels, key=lambda label: int(label[1:]))
+    firm = [len(group.labels) for group in opinions([each for each in answers if _has_unit(each[1])])]
+    shuffled = chance.sample(answers, len(answers))
+    assert len(set(firm)) < len(firm) or [len(group.labels) for group in opinions(shuffled)] == [
+        len(group.labels) for group in groups
+    ]
+
+
+def test_a_bare_number_joins_the_larger_opinion() -> None:
+    """It agrees with both, and is counted once."""
+    texts = {"A": "8", "B": "8 m", "C": "8 km", "D": "8000 m", "E": "A road of 8"}
+    groups = opinions(list(texts.items()))
+    assert [(group.answer, group.labels) for group in groups] == [("8 km", ("A", "C", "D", "E")), ("8 m", ("B",))]
 
 
 @given(st.decimals(-10_000_000, 10_000_000, places=2), st.sampled_from(["", " km", "%", " $", " apples"]))

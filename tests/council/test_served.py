@@ -2,49 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from msgspec.structs import replace
 
-from server.settings import Settings
-from tests.boxes import Box, Person
-from tests.conftest import MakeBox
-from tests.stand_ins import openai_engine
-from tests.stand_ins.openai_engine import Order, saying
+from quotas.policy import COUNCIL_STEPS
+from server.allocator.ladder import LOCAL_STEPS
+from tests.council.conftest import Panel
+from tests.council_stores.parts import rows
 
 QUESTION: Any = [{"role": "user", "content": "What is the best way to store bread for a week, and why?"}]
 NUMBER: Any = [{"role": "user", "content": "How many legs does a spider have? Answer with a number."}]
 WITHIN_MS, POLL_MS = 10_000, 20
-
-
-@dataclass
-class Panel:
-    """A box with three models, and what each of them is ordered to do."""
-
-    box: Box
-    ann: Person
-    orders: dict[str, Order]
-
-    def say(self, **texts: str) -> None:
-        """What each says from now on."""
-        for model, text in texts.items():
-            self.orders[model].behaviour = saying(text)
-
-
-@pytest.fixture
-async def panel(make_box: MakeBox, settings: Settings) -> AsyncIterator[Panel]:
-    """Models a, b and c, each on an engine of its own."""
-    orders = {model: Order(model=model) for model in ("a", "b", "c")}
-    async with AsyncExitStack() as stack:
-        urls = [await stack.enter_async_context(openai_engine.serve(order)) for order in orders.values()]
-        box = await make_box(replace(settings, engines=tuple(urls)))
-        yield Panel(box, await box.person("ann"), orders)
 
 
 def _events(chunks: list[Any]) -> list[dict[str, Any]]:
@@ -85,10 +56,10 @@ async def test_members_that_agree_answer_without_a_chair(panel: Panel) -> None:
     assert summary["type"] == "summary"
     asked = [each for each in summary["members"] if each["state"] == "done"]
     assert chunks[-1].usage.completion_tokens == sum(each["usage"]["completion_tokens"] for each in asked)
-    rows = await panel.box.usage(len(asked))
-    assert {row.council_id for row in rows} == {rows[0].council_id}
-    assert str(rows[0].council_id) == events[0]["id"]
-    assert {row.role for row in rows} == {"leader", "member"}
+    used = await panel.box.usage(len(asked))
+    assert {row.council_id for row in used} == {used[0].council_id}
+    assert str(used[0].council_id) == events[0]["id"]
+    assert {row.role for row in used} == {"leader", "member"}
 
 
 async def test_an_open_question_is_joined_by_the_chair(panel: Panel) -> None:
@@ -155,8 +126,15 @@ async def test_when_all_fail_the_error_names_each(panel: Panel) -> None:
     assert all(name in caught.value.message for name in ("A (a)", "B (b)"))
 
 
+async def _outcomes(panel: Panel, wanted: str) -> None:
+    """Until the one run that is stored has this outcome."""
+    async with asyncio.timeout(WITHIN_MS / 1000):
+        while [row.outcome for row in (await rows(panel.box.database)).values()] != [wanted]:
+            await panel.box.clock.sleep_ms(POLL_MS)
+
+
 async def test_who_leaves_stops_every_member(panel: Panel) -> None:
-    """All engines lose their client, and the run is stored as cancelled."""
+    """All engines lose their client; the run is stored while it runs, and then as cancelled."""
     for order in panel.orders.values():
         order.held_after = 1
         order.hold.clear()
@@ -167,11 +145,12 @@ async def test_who_leaves_stops_every_member(panel: Panel) -> None:
             if panel.orders["b"].began.is_set():
                 break
             del chunk
+        await _outcomes(panel, "running")
         await stream.close()
     await panel.orders["a"].gone.wait()
     await panel.orders["b"].gone.wait()
-    rows = await panel.box.usage(2)
-    assert {row.outcome for row in rows} == {"cancelled"}
+    assert {row.outcome for row in await panel.box.usage(2)} == {"cancelled"}
+    await _outcomes(panel, "cancelled")
 
 
 async def test_own_limits_are_told_as_they_are(panel: Panel) -> None:
@@ -268,6 +247,34 @@ async def test_a_council_on_a_full_box_waits_as_one_model_or_is_refused_as_its_a
     assert (council["size"], council["steps"]) == (1, ["smaller_council", "queue"])
     assert "It waits" in council["reason"]
     assert len(asked) == 12
+
+
+async def test_an_admin_says_which_steps_somebody_s_councils_may_take(panel: Panel) -> None:
+    """By a rule, which the request may only narrow; the rule that won reads back."""
+    rule = {"council_steps": ["smaller_council", "smaller_model"]}
+    await panel.box.allow(panel.ann, **rule)
+    async with asyncio.TaskGroup() as tasks:
+        await _fill(panel, tasks)
+        async with panel.box.http(headers=panel.ann.bearer) as client:
+            body = {"model": "council:3", "messages": QUESTION}
+            for steps in (None, ["queue", "smaller_council"], []):
+                narrowed = {"wirthforge": {"council": {"steps": steps}}}
+                refused = await client.post("/v1/chat/completions", json=body | narrowed)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "box_full")
+            standing = (await client.get("/api/quota")).json()["limits"]["council_steps"]
+            assert standing == {"value": rule["council_steps"], "rule": "user ann"}
+            await panel.box.allow(panel.ann, council_steps=None)
+            willing = tasks.create_task(client.post("/v1/chat/completions", json=body))
+            await panel.box.clock.sleep_ms(POLL_MS)
+            for order in panel.orders.values():
+                order.hold.set()
+            council = (await willing).json()["wirthforge"]["council"]
+    assert council["steps"] == ["smaller_council", "queue"]
+
+
+def test_rules_know_the_steps_that_there_are() -> None:
+    """Quotas know nothing of the allocator, and name its steps all the same."""
+    assert frozenset(COUNCIL_STEPS) == LOCAL_STEPS
 
 
 async def test_the_live_view_tells_how_large_a_council_could_be(panel: Panel) -> None:

@@ -69,12 +69,12 @@ def later(seconds: int) -> datetime:
 
 async def rows(database: Database) -> dict[UUID, CouncilRun]:
     """What is stored of councils."""
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         return {row.id: row for row in await session.scalars(select(CouncilRun))}
 
 
 async def tallies(database: Database) -> dict[tuple[str, str, str], tuple[float, float]]:
     """What is stored of skills."""
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         found = await session.scalars(select(SkillRow))
         return {(row.model, row.kind, row.role): (row.wins, row.losses) for row in found}

@@ -127,7 +127,7 @@ async def test_a_reset_forgets_what_is_kept_and_what_waits(
     assert (other.of("host"), other.of("gpu")[2].count) == ({}, 1)
     assert await replica.reset(ROOT) == 1
     assert await replica.all() == []
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         entries = (await session.scalars(select(AuditEntry).order_by(AuditEntry.id))).all()
     assert {(entry.subject, entry.action) for entry in entries} == {
         ("contention of host", "contention.reset"),

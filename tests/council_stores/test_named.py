@@ -155,7 +155,7 @@ async def test_the_log_tells_who_changed_what(replica: NamedCouncils, database: 
     await replica.remove(ROOT, "thinkers")
     with pytest.raises(NotFound):
         await replica.remove(ROOT, "thinkers")
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         log = (await session.scalars(select(AuditEntry).order_by(AuditEntry.at))).all()
     first = {"members": ["small", "large"], "strategy": "vote", "chair": None, "rounds": 1}
     second = first | {"chair": "large", "rounds": 2}

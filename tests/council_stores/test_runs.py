@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from server.clock import SystemClock
 from server.council import runs as runs_module
 from server.council.events import Report, Usage
-from server.council.runs import ATTEMPTS_MAX, RETRY_MS, Runs, members_of
+from server.council.runs import LIFE_MS_MAX, RETRY_MS, Runs, members_of
 from server.db.session import Database
 from server.errors import Unavailable
 from tests.clocks import FakeClock
@@ -108,6 +108,54 @@ async def test_whoever_records_waits_for_nothing(runs: Runs, database: Database,
     assert clock.monotonic_ms() == 0
 
 
+async def test_a_run_that_ends_ends_its_row(runs: Runs, database: Database) -> None:
+    """What was known when it began gives way to what came of it, and never the other way."""
+    began = run(uuid4(), members_of((), "A"), outcome="running", total_ms=0, winner=None)
+    ended = replace(began, members=THREE, outcome="completed", total_ms=1_234, winner="A", reason="It was told.")
+    found = []
+    for each in (began, ended, began):
+        runs.record(each)
+        await runs.settle(began.id)
+        row = (await rows(database))[began.id]
+        found.append((row.outcome, row.winner, row.reason, len(row.members)))
+    assert found == [("running", None, began.reason, 0), *[("completed", "A", "It was told.", 3)] * 2]
+
+
+async def test_a_run_that_ends_while_its_beginning_is_written_is_not_forgotten(
+    runs: Runs, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue keeps what came meanwhile."""
+    began = run(uuid4(), outcome="running", total_ms=0)
+    written = runs._insert
+
+    async def slowly(batch: Any) -> None:
+        await written(batch)
+        if batch == [began]:
+            runs.record(replace(began, outcome="failed", total_ms=9))
+
+    monkeypatch.setattr(runs, "_insert", slowly)
+    runs.record(began)
+    await runs.settle(began.id)
+    assert runs.waiting == 1
+    await runs.settle(began.id)
+    assert ((await rows(database))[began.id].outcome, runs.waiting) == ("failed", 0)
+
+
+async def test_a_run_whose_server_died_is_told_as_abandoned(runs: Runs, database: Database, clock: FakeClock) -> None:
+    """When no council lives so long; nothing is written, so one that was only slow still ends."""
+    left = run(uuid4(), outcome="running", total_ms=0, started_at=clock.now())
+    runs.record(left)
+    await runs.settle(left.id)
+    clock.advance(timedelta(milliseconds=LIFE_MS_MAX))
+    assert [row.outcome for row in await runs.newest()] == ["running"]
+    clock.advance(timedelta(milliseconds=1))
+    assert [row.outcome for row in await runs.newest()] == ["abandoned"]
+    assert (await rows(database))[left.id].outcome == "running"
+    runs.record(replace(left, outcome="completed", total_ms=LIFE_MS_MAX + 2))
+    await runs.settle(left.id)
+    assert [row.outcome for row in await runs.newest()] == ["completed"]
+
+
 async def test_the_same_run_twice_is_one_row(runs: Runs, database: Database) -> None:
     """After a lost reply it is written again, and nothing changes."""
     first = run(uuid4())
@@ -179,10 +227,10 @@ async def test_a_run_that_postgres_refuses_stops_nobody(
                 runs.record(each)
             await turns(runs, 1)
             assert set(await rows(database)) == {each.id for each in around}
-            for _ in range(ATTEMPTS_MAX):
-                clock.advance(timedelta(milliseconds=RETRY_MS))
-                await SystemClock().sleep_ms(50)
-            await turns(runs, 0)
+            async with asyncio.timeout(10):
+                while runs.waiting:
+                    clock.advance(timedelta(milliseconds=RETRY_MS))
+                    await SystemClock().sleep_ms(50)
     assert [(line["event"], line["council"]) for line in lines] == [
         ("a council run cannot be written", str(refused.id))
     ]

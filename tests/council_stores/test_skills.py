@@ -208,10 +208,11 @@ async def test_of_one_person_only_so_much_counts(runs: Runs, skills: Skills) -> 
 
 
 async def test_feedback_is_for_ones_own_councils(runs: Runs, skills: Skills, database: Database) -> None:
-    """Somebody else's is not there, nor is one that never was; and exactly one thing is said."""
+    """Somebody else's is not there, nor is one that never was or still runs; and exactly one thing is said."""
     ann, ben = someone(), someone("ben")
     asked = await stored(runs, ann)
-    for who, which in ((ben, asked.id), (ann, uuid4())):
+    runs.record(begun := run(ann.id, outcome="running", total_ms=0))
+    for who, which in ((ben, asked.id), (ann, uuid4()), (ann, begun.id)):
         with pytest.raises(NotFound):
             await skills.give(who, which, Feedback(thumb="up"))
     for wrong in (Feedback(), Feedback(pick="A", thumb="up"), Feedback(thumb="up", regenerated=True)):
@@ -285,7 +286,7 @@ async def test_a_reset_forgets_and_nothing_of_it_is_undone_later(
     for council in asked:
         await skills.give(ann, council.id, Feedback(thumb="up"))
     assert await tallies(database) == {("small", each, "answer"): (1.0, 0.0) for each in ("open", "vote")}
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         (entry,) = await session.scalars(select(AuditEntry))
     assert entry.before is not None
     assert (entry.action, entry.actor_name, entry.before["skills"]) == ("skills.reset", "ann", 6 - left)
@@ -310,6 +311,6 @@ async def test_models_may_have_any_name(runs: Runs, skills: Skills, database: Da
     for left, name in zip((2, 1, 0), names, strict=True):
         assert await skills.reset(ann, model=name) == 1
         assert len(await tallies(database)) == left
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         feedback = (await session.scalars(select(CouncilRun.feedback))).all()
     assert [each["effects"] for each in feedback if each is not None] == [[]] * 6

@@ -46,7 +46,7 @@ async def written(writer: UsageWriter, database: Database, request: UUID) -> Usa
     """The row, as soon as the writer is done."""
     while await writer.step(wait_ms=1):
         pass
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         row = await session.get(Usage, request)
     assert row is not None
     return row
@@ -124,6 +124,6 @@ async def test_events_of_before_there_were_councils_are_written(
     for request in (plain, empty):
         row = await written(writer, database, request)
         assert (row.council_id, row.role, row.pauses, row.first_token_ms) == (None, None, 0, None)
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         assert await session.get(Usage, wrong) is None
     assert await redis.xlen(STREAM) == 0

@@ -41,8 +41,8 @@ asyncio.run(main())
 
 
 async def ask(postgres: Postgres, *statements: str) -> object:
-    """Run statements as the server would; the first value that the last one gives."""
-    engine = create_async_engine(postgres.url)
+    """Run statements as whoever owns the database; the first value that the last one gives."""
+    engine = create_async_engine(postgres.owner_url)
     try:
         async with engine.begin() as connection:
             results = [await connection.execute(text(statement)) for statement in statements]

@@ -123,7 +123,7 @@ class House:
             outcome="completed",
             started_at=at,
         )
-        async with self.database.transaction() as session:
+        async with self.database.transaction(everybody=True) as session:
             session.add(row)
 
 
@@ -333,7 +333,7 @@ async def test_a_failure_is_kept_with_its_reason_for_a_day(house: House, replica
 
 async def test_one_is_measured_at_a_time_on_the_whole_box(house: House, replica: Replica) -> None:
     """While another replica has the turn, nothing is asked; and where somebody comes meanwhile an admin is told so."""
-    async with house.database.transaction() as session:
+    async with house.database.transaction(everybody=True) as session:
         await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
         with pytest.raises(InUse, match="being calibrated"):
             await replica.calibrating.measure_now("virtual", "m")
@@ -393,7 +393,7 @@ async def test_a_new_version_of_the_engine_keeps_the_old_figures_until_it_is_mea
 async def test_what_cannot_be_read_is_measured_anew(house: House, replica: Replica) -> None:
     """Another version of the server has written figures of another form."""
     await replica.calibrating.step()
-    async with house.database.transaction() as session:
+    async with house.database.transaction(everybody=True) as session:
         await session.execute(update(CalibrationRow).values(figures={"speed": "high"}))
     await replica.store.read()
     assert replica.store.cost("m") is None

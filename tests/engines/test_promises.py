@@ -160,7 +160,7 @@ async def test_whether_it_stops_costs_a_request_nothing(database: Database, cloc
     """The answer is in memory, also while Postgres is away."""
     async with replica_of(database, clock, engine_at(engine_url)) as replica:
         await replica.promises.test(NAME, "root")
-        async with database.transaction() as session:
+        async with database.transaction(everybody=True) as session:
             found = {"stops": "no", "counts": "yes", "isolates": "yes", "stopped_after_ms": None, "error": None}
             await session.execute(update(ConformanceRow).values(found=found))
         await replica.promises.read()
@@ -175,7 +175,7 @@ async def test_what_is_kept_in_another_form_is_as_if_nothing_were(
     """Another version of the server may have written it."""
     async with replica_of(database, clock, engine_at(engine_url)) as replica:
         await replica.promises.test(NAME, "root")
-        async with database.transaction() as session:
+        async with database.transaction(everybody=True) as session:
             await session.execute(update(ConformanceRow).values(found={"stops": "perhaps"}))
         await replica.promises.read()
         assert replica.promises.found(NAME) is None
@@ -238,7 +238,7 @@ async def test_of_two_replicas_one_tests(database: Database, clock: FakeClock, o
         await one.pass_time(IDLE_MS_MIN)
         assert one.promises.found(NAME) == other.promises.found(NAME) is not None
         assert len(order.seen) == REQUESTS_PER_TEST
-        async with database.transaction() as session:
+        async with database.transaction(everybody=True) as session:
             until_then = clock.now() + timedelta(milliseconds=CLAIM_MS)
             await session.execute(update(ConformanceRow).values(claimed_until=until_then))
         with pytest.raises(Conflict):
@@ -371,7 +371,7 @@ async def test_who_asks_is_told_what_cannot_be_tested(database: Database, clock:
                 with pytest.raises(error):
                     await replica.promises.test(name, "root")
                 await replica.promises.test_new(name)
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         assert (await session.scalars(select(ConformanceRow))).all() == []
 
 

@@ -33,7 +33,7 @@ async def own_postgres() -> AsyncIterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix="wf-"))
     postgres = Postgres(folder, SystemClock())
     await postgres.start()
-    await migrate(postgres.url)
+    await migrate(postgres.owner_url)
     yield postgres
     await postgres.stop()
     shutil.rmtree(folder)

@@ -111,13 +111,13 @@ def test_an_hour_never_has_more_rows_than_fit(devices: int) -> None:
 async def test_an_hour_takes_what_it_may(database: Database, history: History, devices: int) -> None:
     """Measured in Postgres: table and index grow by at most 100 kB, for one device as for sixty-four."""
     all_of_them = [gpu(f"GPU-{index}") for index in range(devices)]
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         before = await session.scalar(text("SELECT pg_total_relation_size('hardware_samples')"))
     hours = 4  # pages of 8 kB would hide what a row takes
     seconds = range(0, hours * 3600, period_s(devices))
     for second in seconds:
         await history.write([row(one, second) for one in all_of_them])
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         after = await session.scalar(text("SELECT pg_total_relation_size('hardware_samples')"))
         count = await session.scalar(select(func.count()).select_from(HardwareSample))
     assert count == devices * len(seconds)
@@ -169,7 +169,7 @@ async def test_old_samples_are_trimmed(history: History, clock: FakeClock) -> No
 async def test_a_database_that_was_emptied_is_written_again(database: Database, history: History) -> None:
     """The numbers of devices that a writer remembers may be wrong; it learns them anew."""
     await history.write([row(gpu("a"), 0)])
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         await session.execute(text("DELETE FROM hardware_devices"))
     with pytest.raises(Exception, match="foreign key"):
         await history.write([row(gpu("a"), 30)])

@@ -94,7 +94,7 @@ class Box:
     alive: dict[str, int] = field(default_factory=dict)
     go: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     settled: list[str] = field(default_factory=list)
-    reaped: set[str] = field(default_factory=set)
+    reaped: dict[str, Request] = field(default_factory=dict)
     reaped_ms: int = 0
     dispatches: int = 0
 
@@ -207,8 +207,7 @@ class Box:
         user = request.entry.user
         for window, name in request.windows.items():
             self.used[user, window, name] += tokens - request.reserved
-        if never_ran:
-            self.used[user, "requests", request.windows["minute"]] -= 1
+            self.used[user, "requests", name] -= never_ran
 
     # Turns.
 
@@ -390,7 +389,7 @@ class Box:
             reserved, windows = entry.input_tokens + granted, self.names_of_windows()
             for window, name in windows.items():
                 self.used[entry.user, window, name] += reserved
-            self.used[entry.user, "requests", windows["minute"]] += 1
+                self.used[entry.user, "requests", name] += 1
             flow = self.flows[entry.user]
             flow.weight, flow.in_flight_max = limits.weight, limits.in_flight_max
             self._recover(flow)
@@ -406,6 +405,7 @@ class Box:
         request = self.requests.pop(name)
         flow = request.entry.user
         self.settled.append(name)
+        self._amend(name)
         self._charge(flow, cost - request.cost)
         self._give_back(request, tokens)
         self._dispatch_after(request.entry.engine, flow)
@@ -511,11 +511,19 @@ class Box:
 
     def _abandon(self, name: str) -> None:
         request = self.requests.pop(name)
+        tokens = request.entry.input_tokens + request.output_tokens
         self.settled.append(name)
-        self.reaped.add(name)
-        self._give_back(request, request.entry.input_tokens + request.output_tokens)
+        self._amend(name)
+        self.reaped[name] = replace(request, reserved=tokens)
+        self._give_back(request, tokens)
         self._rank(request.entry.user)
         self._rest(request.entry.user)
+
+    def _amend(self, name: str) -> None:
+        """One that had been abandoned, and had entered again, is settled anew."""
+        before = self.reaped.pop(name, None)
+        if before is not None:
+            self._give_back(before, 0, never_ran=True)
 
     def _forget(self, engine: str) -> None:
         """Nobody speaks of it any more."""

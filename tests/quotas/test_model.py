@@ -246,8 +246,9 @@ class Pair:
         if budget.get("minute") == str(minute):
             names = reference.names_of_windows()
             assert reference.used[flow, "minute", names["minute"]] == int(budget["tokens_minute"])
-            assert reference.used[flow, "requests", names["minute"]] == int(budget["requests_minute"])
-            assert reference.used[flow, "month", names["month"]] == int(budget["tokens_month"])
+            for window in ("minute", "day", "month"):
+                assert reference.used[flow, window, names[window]] == int(budget[f"tokens_{window}"])
+                assert reference.used[flow, "requests", names[window]] == int(budget[f"requests_{window}"])
 
     def is_work_conserving(self) -> bool:
         """Whether every engine for which somebody waits is as full as its window allows."""

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from quotas.policy import (
     AMOUNTS,
     BUILT_IN,
+    COUNCIL_STEPS,
     LIMITS,
+    LISTS,
     MEANINGS,
     MODEL_LENGTH_MAX,
     MODELS_MAX,
@@ -24,6 +26,9 @@ from quotas.policy import (
 
 NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=20)
 MODELS = st.none() | st.lists(NAMES, max_size=5, unique=True)
+STEPS = st.none() | st.sets(st.sampled_from(COUNCIL_STEPS)).map(
+    lambda chosen: [step for step in COUNCIL_STEPS if step in chosen]
+)
 
 
 NO_NUMBERS: tuple[object, ...] = (True, False, 1.5, 5.0, "5", "", [], {}, float("inf"), float("nan"))
@@ -36,7 +41,7 @@ def _amounts(name: str) -> st.SearchStrategy[int | None]:
 
 
 RULES: st.SearchStrategy[dict[str, Value]] = st.fixed_dictionaries(
-    {}, optional={**{name: _amounts(name) for name in AMOUNTS}, "models": MODELS}
+    {}, optional={**{name: _amounts(name) for name in AMOUNTS}, "council_steps": STEPS, "models": MODELS}
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -194,6 +199,24 @@ def test_lists_of_models_that_will_not_do(models: object) -> None:
     )
 
 
+@pytest.mark.parametrize("steps", ["queue", ["refuse"], ["cloud"], ["Queue"], [""], [1], [None], {"queue": 1}, True, 3])
+def test_steps_that_there_are_not(steps: object) -> None:
+    """No list, or with something in it that councils cannot do."""
+    error = _refusal({"council_steps": steps})
+    assert error.field == "council_steps"
+    assert error.sentence == (
+        "council_steps is a list of some of smaller_council, smaller_model, shorter_answer, queue, or null (all steps)."
+    )
+
+
+def test_steps_that_there_are() -> None:
+    """Each once, in the order in which they are tried; none at all is a list as well."""
+    assert check({"council_steps": ["queue", "smaller_model", "queue"]}) == {
+        "council_steps": ["smaller_model", "queue"]
+    }
+    assert check({"council_steps": []}) == {"council_steps": []}
+
+
 def test_lists_of_models_that_will_do() -> None:
     """Repeated names are one; the longest list and the longest name are taken."""
     assert check({"models": ["a", "b", "a"]}) == {"models": ["a", "b"]}
@@ -236,4 +259,4 @@ def test_every_limit_is_described() -> None:
     """Its bounds and its meaning stand beside it, in its order."""
     names = [field.name for field in fields(Limits)]
     assert list(LIMITS) == list(MEANINGS) == names
-    assert [name for name in names if name != "models"] == list(AMOUNTS)
+    assert [name for name in names if name not in LISTS] == list(AMOUNTS)

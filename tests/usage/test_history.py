@@ -57,7 +57,7 @@ async def use(database: Database, user: UUID, model: str, times: Iterable[dateti
         }
         for at in times
     ]
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         await session.execute(insert(Usage), rows)
 
 

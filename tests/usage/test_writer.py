@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -71,7 +71,7 @@ def writer_named(ledger: Ledger, database: Database, clock: FakeClock) -> MakeWr
 
 async def rows_of(database: Database) -> dict[UUID, Usage]:
     """What is in Postgres."""
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         return {row.request_id: row for row in await session.scalars(select(Usage))}
 
 
@@ -130,7 +130,7 @@ async def test_a_writer_that_died_after_the_commit_leaves_no_second_row(
     assert await redis.xlen(STREAM) == 0
 
 
-async def _dies(_events: Any) -> None:
+async def _dies(_events: Any, **_options: Any) -> None:
     raise asyncio.CancelledError
 
 
@@ -194,6 +194,27 @@ async def test_the_replicas_word_counts_more_than_the_reapers(
     assert (row.outcome, row.output_tokens) == ("completed" if first == "abandoned" else first, 9)
 
 
+@pytest.mark.parametrize("first", ["earlier", "later"])
+@pytest.mark.parametrize("is_one_batch", [True, False])
+async def test_of_two_that_were_abandoned_the_later_counts(
+    redis: Redis, database: Database, writer_named: MakeWriter, first: str, is_one_batch: bool
+) -> None:
+    """The request had entered again between them, as Redis' clock tells, whichever is read first."""
+    writer, request = writer_named("one"), uuid4()
+    events = [
+        event(request, outcome="abandoned", enqueued_ms=1_700_000_000_000 + number, output_tokens=number)
+        for number in (1, 2)
+    ]
+    for each in events if first == "earlier" else reversed(events):
+        await settle(redis, each)
+        if not is_one_batch:
+            await writer.step(wait_ms=1)
+    await writer.step(wait_ms=1)
+    (row,) = (await rows_of(database)).values()
+    assert row.output_tokens == 2
+    assert row.started_at == datetime.fromtimestamp(1_700_000_000.002, UTC)
+
+
 UNREADABLE: list[dict[str, Any]] = [
     {"id": "no uuid"},
     {"user": "x"},
@@ -212,7 +233,7 @@ UNREADABLE: list[dict[str, Any]] = [
 
 
 async def test_unreadable_events_stop_nobody(redis: Redis, database: Database, writer_named: MakeWriter) -> None:
-    """Each is told in one line and dropped; those before and behind it are written."""
+    """Each is told in one line and set aside, whole; those before and behind it are written."""
     good = [event() for _ in range(len(UNREADABLE) + 1)]
     for each, bad in zip(good, UNREADABLE, strict=False):
         await settle(redis, each, {**event(), **bad})
@@ -225,6 +246,11 @@ async def test_unreadable_events_stop_nobody(redis: Redis, database: Database, w
     assert len(told) == len(UNREADABLE) + 1
     assert all(len(line["error"]) < 300 for line in told)
     assert await redis.xlen(STREAM) == 0
+    aside: Any = await redis.xrange("wf:{box}:unreadable")
+    assert [fields["position"] for _, fields in aside] == [line["position"] for line in told]
+    assert [fields["why"] for _, fields in aside] == [line["error"] for line in told]
+    assert aside[0][1]["id"] == "no uuid"
+    assert aside[-1][1]["nothing"] == "of use"
 
 
 async def test_numbers_at_the_limits_are_kept(redis: Redis, database: Database, writer_named: MakeWriter) -> None:

@@ -105,7 +105,7 @@ async def test_the_key_is_shown_to_nobody(
         (await admin.get("/api/admin/audit")).text,
     ]
     assert order.headers[-1]["Authorization"] == f"Bearer {KEY}-2"
-    async with empty.database.transaction() as session:
+    async with empty.database.transaction(everybody=True) as session:
         entries = (await session.scalars(select(AuditEntry).where(AuditEntry.subject == "engine gpu"))).all()
         texts += [f"{entry.before} {entry.after}" for entry in entries]
     assert [entry.action for entry in entries] == ["engine.add", "engine.change"]
@@ -384,12 +384,12 @@ async def test_the_other_replica_learns_and_keeps_what_it_knows(
     assert health is not None
     assert health.is_up
     await admin.patch(f"{PATH}/gpu", json={"is_draining": True})
-    async with empty.database.transaction() as session:
+    async with empty.database.transaction(everybody=True) as session:
         await session.execute(text("ALTER TABLE engines RENAME TO engines_away"))
     with pytest.raises(WirthforgeError):
         await fleet.roster.sync()
     assert fleet.pool.names == ["gpu"]
-    async with empty.database.transaction() as session:
+    async with empty.database.transaction(everybody=True) as session:
         await session.execute(text("ALTER TABLE engines_away RENAME TO engines"))
     await fleet.roster.sync()
     with pytest.raises(Unavailable, match="maintenance"):

@@ -31,7 +31,7 @@ async def test_what_is_in_force_and_why(box: Box) -> None:
     root, ann = await box.person("root", "admin"), await box.person("ann")
     async with box.http(headers=root.bearer) as admin, box.http(headers=ann.bearer) as member:
         await admin.put(f"{RULES}/default", json={"tokens_per_day": 1000, "weight": 50, "in_flight_max": 1})
-        await admin.put(f"{RULES}/roles/member", json={"weight": 70, "in_flight_max": 2})
+        await admin.put(f"{RULES}/roles/member", json={"weight": 70, "in_flight_max": 2, "council_steps": ["queue"]})
         answer = await admin.put(_of(ann), json={"in_flight_max": None, "models": ["stand-in", "big-*"]})
         assert (await admin.get(_of(ann))).json() == answer.json() | {"warnings": []}
         own = (await member.get("/api/quota")).json()
@@ -50,6 +50,7 @@ async def test_what_is_in_force_and_why(box: Box) -> None:
         "queue_length_max": (100, "built-in"),
         "context_tokens_max": (None, "built-in"),
         "council_size_max": (None, "built-in"),
+        "council_steps": (["queue"], "role member"),
         "models": (["stand-in", "big-*"], "user ann"),
         "cloud_cents_per_month": (0, "built-in"),
     }
@@ -106,6 +107,7 @@ BAD: list[tuple[Any, str, str | None]] = [
     ({"in_flight_max": 0}, "in_flight_max is a whole number from 1 to 10000, or null (unlimited); to", "in_flight_max"),
     ({"council_size_max": False}, "council_size_max is a whole number from 1 to 64", "council_size_max"),
     ({"cloud_cents_per_month": -1}, "cloud_cents_per_month is a whole number from 0 to", "cloud_cents_per_month"),
+    ({"council_steps": ["refuse"]}, "council_steps is a list of some of smaller_council, ", "council_steps"),
     ({"models": "stand-in"}, "models is a list of at most 100 names", "models"),
     ({"models": ["a\0b"]}, "models is a list of at most 100 names", "models"),
     ({"tokens_per_hour": 1}, "There is no limit called 'tokens_per_hour'. There are: weight, ", "tokens_per_hour"),

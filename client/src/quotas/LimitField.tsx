@@ -1,7 +1,15 @@
-import { SegmentedControl, TagsInput, Text, TextInput } from '@mantine/core'
+import { MultiSelect, SegmentedControl, TagsInput, Text, TextInput } from '@mantine/core'
 import { useModels } from '../chat/ModelProvider'
 import type { Choice, Field } from './draft'
-import { type Limit, type LimitName, lower, ruleWords, valueWords } from './limits'
+import {
+  COUNCIL_STEPS,
+  LISTS,
+  type Limit,
+  type LimitName,
+  lower,
+  ruleWords,
+  valueWords,
+} from './limits'
 import classes from './quotas.module.css'
 import type { Resolved } from './scope'
 
@@ -13,7 +21,7 @@ interface Props {
   onChange: (field: Field) => void
 }
 
-const CHOICES: Record<'number' | 'weight' | 'models', { value: Choice; label: string }[]> = {
+const CHOICES: Record<'number' | 'weight' | 'list', { value: Choice; label: string }[]> = {
   number: [
     { value: 'inherit', label: 'Inherit' },
     { value: 'value', label: 'Limit' },
@@ -24,7 +32,7 @@ const CHOICES: Record<'number' | 'weight' | 'models', { value: Choice; label: st
     { value: 'inherit', label: 'Inherit' },
     { value: 'value', label: 'Set' },
   ],
-  models: [
+  list: [
     { value: 'inherit', label: 'Inherit' },
     { value: 'value', label: 'Only these' },
     { value: 'unlimited', label: 'All' },
@@ -32,7 +40,7 @@ const CHOICES: Record<'number' | 'weight' | 'models', { value: Choice; label: st
 }
 
 const choicesOf = (name: LimitName) =>
-  CHOICES[name === 'weight' || name === 'models' ? name : 'number']
+  CHOICES[name === 'weight' ? name : LISTS.has(name) ? 'list' : 'number']
 
 export function LimitField({ limit, field, inherited, mistake, onChange }: Props) {
   const { name, label, hint } = limit
@@ -81,6 +89,19 @@ function ValueInput({ limit: { name, label }, field, mistake, onChange }: InputP
         aria-label={label}
         placeholder={field.names.length === 0 ? 'none; type a name and press Enter' : ''}
         data={models?.map(({ id }) => id) ?? []}
+        value={field.names}
+        onChange={(names) => onChange({ ...field, names })}
+        error={mistake}
+      />
+    )
+  }
+  if (name === 'council_steps') {
+    return (
+      <MultiSelect
+        size="sm"
+        aria-label={label}
+        placeholder={field.names.length === 0 ? 'none' : ''}
+        data={COUNCIL_STEPS}
         value={field.names}
         onChange={(names) => onChange({ ...field, names })}
         error={mistake}

@@ -9,6 +9,7 @@ describe('a rule that is edited', () => {
       tokens_per_day: null,
       in_flight_max: 8,
       models: [],
+      council_steps: ['queue'],
       cloud_cents_per_month: 0,
     }
     const draft = draftOf(rule)

@@ -4,7 +4,7 @@
  */
 import type { QuotaRule } from '../api/client'
 import { count } from '../ui/format'
-import { LIMITS, type LimitName } from './limits'
+import { LIMITS, LISTS, type LimitName } from './limits'
 
 export type Choice = 'inherit' | 'value' | 'unlimited'
 
@@ -12,7 +12,7 @@ export interface Field {
   choice: Choice
   /** What was typed, for a number. */
   text: string
-  /** Names and patterns, for models. */
+  /** For a list: names and patterns of models, or steps. */
   names: string[]
 }
 
@@ -41,7 +41,7 @@ export function numberOf(text: string): number | null {
 export function mistakesOf(draft: Draft): Partial<Record<LimitName, string>> {
   const wrong = LIMITS.filter(({ name }) => {
     const { choice, text } = draft[name]
-    return name !== 'models' && choice === 'value' && numberOf(text) === null
+    return !LISTS.has(name) && choice === 'value' && numberOf(text) === null
   })
   return Object.fromEntries(wrong.map(({ name }) => [name, 'Give a whole number.']))
 }
@@ -52,7 +52,7 @@ export function ruleOf(draft: Draft): QuotaRule {
     const { choice, text, names } = draft[name]
     if (choice === 'inherit') return []
     if (choice === 'unlimited') return [[name, null]]
-    return [[name, name === 'models' ? names : numberOf(text)]]
+    return [[name, LISTS.has(name) ? names : numberOf(text)]]
   })
   return Object.fromEntries(spoken) as QuotaRule
 }

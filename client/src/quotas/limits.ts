@@ -54,8 +54,12 @@ export const LIMITS: readonly Limit[] = [
   {
     name: 'council_size_max',
     label: 'Members of a council',
-    hint: 'For later: there are no councils yet.',
-    later: true,
+    hint: 'How many models may answer one question together.',
+  },
+  {
+    name: 'council_steps',
+    label: 'Steps of a council',
+    hint: 'What a council may do on a full box before it is refused. An empty list allows nothing.',
   },
   {
     name: 'cloud_cents_per_month',
@@ -78,9 +82,15 @@ export function labelOf(name: string): string {
   return LIMITS.find((limit) => limit.name === name)?.label ?? name.replaceAll('_', ' ')
 }
 
+/** Limits that are lists of names. */
+export const LISTS: ReadonlySet<string> = new Set<LimitName>(['models', 'council_steps'])
+
+/** What a council may do instead of being refused, in this order (quotas/policy.py). */
+export const COUNCIL_STEPS = ['smaller_council', 'smaller_model', 'shorter_answer', 'queue']
+
 export function valueWords(name: string, value: LimitValue): string {
   if (Array.isArray(value)) return value.length === 0 ? 'none' : value.join(', ')
-  if (value === null) return name === 'models' ? 'all' : 'unlimited'
+  if (value === null) return LISTS.has(name) ? 'all' : 'unlimited'
   return name === 'weight' ? `${count(value)}\u00a0%` : count(value)
 }
 

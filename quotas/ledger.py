@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from quotas.audit import Audit, read_audit
 from quotas.policy import Limits
 from quotas.view import View, read_view
 from quotas.window import Window
@@ -21,6 +22,8 @@ SCRIPTS = Path(__file__).parent / "lua"
 SHARED = ("keys", "budgets", "flows", "lately", "reserve", "recall", "turns")
 USAGE_GROUP = "usage"
 REAPED_MAX = 100
+SCANNED_MAX = 1000
+UNREADABLE_MAX = 10_000
 VIEWED_MAX = 1000
 
 State = Literal["running", "queued", "stale", "full", "crowded", "limited"]
@@ -248,6 +251,15 @@ class Ledger:
         """What a flow has used in the windows of this moment."""
         return Budget(*map(int, await self._run("budget", flow)))
 
+    async def audit(self, flows: Iterable[str]) -> Audit:
+        """Budgets of these flows and of all that have requests here, and these requests, at one moment."""
+        return read_audit(await self._run("audit", *flows))
+
+    async def names(self, kind: Literal["budget", "request"]) -> set[str]:
+        """Whose budgets there are, or which requests have a record; not at one moment."""
+        start = f"{self._prefix}{kind}:"
+        return {key.removeprefix(start) async for key in self._redis.scan_iter(f"{start}*", count=SCANNED_MAX)}
+
     async def news(self, replica: str, wait_ms: int) -> tuple[News, str] | None:
         """The next news for `replica`, a request that may run or has to end; waits at most `wait_ms`."""
         key = f"{self._prefix}go:{replica}"
@@ -341,11 +353,31 @@ class Ledger:
             if start == "0-0":
                 return
 
-    async def acknowledge(self, events: Sequence[Event]) -> None:
-        """The events are in Postgres: forget them."""
+    async def settled_events(self, last: str, *, count_max: int) -> AsyncIterator[list[Event]]:
+        """The events up to the position `last` that no writer has acknowledged; takes nothing."""
+        first = "-"
+        while events := cast("Any", await self._redis.xrange(self._settled, first, last, count_max)):
+            yield [Event(position, fields) for position, fields in events]
+            first = f"({events[-1][0]}"
+
+    async def unreadable_events(self, *, count_max: int) -> list[Event]:
+        """The first events that were set aside."""
+        events: Any = await self._redis.xrange(f"{self._prefix}unreadable", count=count_max)
+        return [Event(position, fields) for position, fields in events]
+
+    async def acknowledge(self, events: Sequence[Event], *, unreadable: Mapping[str, str] | None = None) -> None:
+        """The events are in Postgres: forget them.
+
+        Args:
+            unreadable: positions of those that cannot be, and why; these are set aside.
+        """
         positions = [event.position for event in events]
         pipe: Any = self._redis.pipeline(transaction=True)
         async with pipe:
+            for event in events:
+                if unreadable and event.position in unreadable:
+                    aside = {**event.fields, "why": unreadable[event.position], "position": event.position}
+                    pipe.xadd(f"{self._prefix}unreadable", aside, maxlen=UNREADABLE_MAX, approximate=True)
             pipe.xack(self._settled, USAGE_GROUP, *positions)
             pipe.xdel(self._settled, *positions)
             await pipe.execute()

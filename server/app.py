@@ -5,7 +5,7 @@ Everything below takes what it needs as arguments; nothing reads a global or the
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -17,9 +17,8 @@ from litestar.middleware import DefineMiddleware
 from litestar.types import ASGIApp
 from redis.asyncio import Redis
 
-from quotas.cost import Cost, read_costs
+from quotas.cost import Cost
 from quotas.ledger import Ledger
-from quotas.window import Window, window_of
 from server import VERSION
 from server.accounts.access import Access
 from server.accounts.authentication import Authentication, require_admin
@@ -45,16 +44,15 @@ from server.council.scene import Scene
 from server.db.session import Database
 from server.engines.calibrating import Calibrating
 from server.engines.calibrations import Calibrations
+from server.engines.configured import costs_from, defaults_from, number_defaults_from, window_from
 from server.engines.fleet import Fleet
-from server.engines.isolation import Pins
-from server.engines.kinds import Defaults, EngineSpec, load_kinds, read_spec
-from server.engines.numbers import NumberDefaults, Numbers, numbers_of
+from server.engines.kinds import EngineSpec
+from server.engines.numbers import Numbers, numbers_of
 from server.engines.preloading import preloads_of
 from server.engines.promises import Promises
 from server.engines.protocol import Engine
 from server.engines.residents import Residents
 from server.engines.tuning import tuned
-from server.errors import InvalidRequest, StartError
 from server.hardware.box import box_of
 from server.hardware.history import History
 from server.hardware.monitor import Monitor
@@ -65,8 +63,9 @@ from server.settings import Settings
 from server.sharing.gate import Gate
 from server.sharing.outlook import Outlook
 from server.sharing.redis import connect_redis
+from server.upkeep.joined import archive_of, upkeep_of
 from server.usage.history import Expectations
-from server.usage.report import UsageReport
+from server.usage.joined import reports_of
 from server.usage.writer import UsageWriter
 from server.web import admin, hardware, pages, sharing, usage
 from server.web.accounts import Accounts
@@ -76,66 +75,11 @@ from server.web.councils import CouncilAdmin, give_feedback
 from server.web.engines import Catalogue, EngineAdmin
 from server.web.quotas import QuotaAdmin, own_quota
 from server.web.sharing import Shares, Sockets
+from server.web.usage_admin import UsageAdmin
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
 log = structlog.get_logger(__name__)
-
-
-def defaults_from(settings: Settings, pins: Pins | None = None) -> Defaults:
-    """What holds for engines that do not say otherwise."""
-    return Defaults(
-        slots=settings.engine_slots,
-        silence_ms_max=settings.engine_silence_ms_max,
-        stall_ms_max=settings.engine_stall_ms_max,
-        pins=pins,
-    )
-
-
-def engines_from(settings: Settings) -> list[Engine]:
-    """An adapter for every engine in the settings. Raises StartError."""
-    kinds, defaults = load_kinds(), defaults_from(settings)
-    try:
-        specs = [read_spec(text) for text in settings.engines]
-    except InvalidRequest as error:
-        raise StartError(f"The setting engines is wrong: {error.message}") from None
-    if unknown := [spec.kind for spec in specs if spec.kind not in kinds]:
-        raise StartError(f"There is no kind of engine that is called {unknown[0]}: {', '.join(sorted(kinds))}.")
-    if len({spec.name for spec in specs}) < len(specs):
-        raise StartError("The setting engines names two engines alike.")
-    return [kinds[spec.kind](spec, defaults) for spec in specs]
-
-
-def window_from(settings: Settings, engine: Engine, spec: EngineSpec | None = None, knee: int | None = None) -> Window:
-    """How much an engine is given at a time: what its admin says, else what it says itself, else the settings.
-
-    Args:
-        knee: what a calibration found to be worth giving it, in the place of the setting.
-    """
-    found = numbers_of(engine, spec, number_defaults_from(settings), knee)
-    return window_of(
-        found.slots.value or 1,
-        reserved_slots=found.reserved_slots.value,
-        prefill_chunk_tokens=found.prefill_tokens.value or 0,
-        kv_tokens=found.kv_tokens.value or 0,
-        reserve_percent_max=settings.reserve_percent_max,
-        books_whole_answers=engine.books_whole_answers,
-    )
-
-
-def number_defaults_from(settings: Settings) -> NumberDefaults:
-    """What holds where neither admin nor engine says a number."""
-    return NumberDefaults(prefill_tokens=settings.engine_prefill_tokens, reserved_slots=settings.reserved_slots)
-
-
-def costs_from(settings: Settings) -> Mapping[str, Cost]:
-    """What tokens cost, by model. Raises StartError."""
-    try:
-        return read_costs(settings.costs)
-    except ValueError as error:
-        raise StartError(
-            f"The setting costs holds {error}, which is not written as model=input:output (two numbers from 1 on)."
-        ) from None
 
 
 def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | None = None) -> ASGIApp:
@@ -164,6 +108,9 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
             sharing.own_share,
             sharing.live,
             usage.own_usage,
+            usage.own_report,
+            usage.own_export,
+            UsageAdmin,
             hardware.hardware,
             hardware.hardware_history,
             pages.api_docs,
@@ -215,10 +162,7 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         cost=lambda model: costs.get(model) or store.cost(model) or Cost(),
         saw=expectations.saw,
     )
-    scene = partial(
-        Scene, pool=fleet.pool, outlook=outlook, calibrations=store, boxes=fleet.residency, expects=expectations,
-        slots=lambda each: window_from(settings, each, fleet.roster.spec(each.name), store.knee(each.name)).slots,
-    )  # fmt: skip
+    scene = _scene(settings, fleet=fleet, outlook=outlook, calibrations=store, expectations=expectations)
     councils = councils_of(
         pipeline,
         scene,
@@ -228,7 +172,8 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         hardware=lambda: box_of(monitor.snapshot),
         settings=settings,
     )
-    conversations = conversations_of(councils.all, parse, database=database, clock=clock, settings=settings)
+    archive = archive_of(settings, database, clock)
+    conversations = conversations_of(councils.all, parse, archive, database=database, clock=clock, settings=settings)
     shares = Shares(ledger, outlook, quotas, councils.planner)
     own = {
         "calibrating": calibrating,
@@ -246,12 +191,32 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         "sockets": Sockets(shares, authentication),
         "hardware_monitor": monitor,
         "hardware_records": records,
-        "usage_report": UsageReport(database),
+        **reports_of(database, clock),
     }
+    upkeep = upkeep_of(settings, clock)
     idly = [calibrating.run] * settings.calibrates + [preloading.run] * settings.preloads
     loops = (promises.run, *fleet.loops, store.run, expectations.run, *idly, *councils.loops, conversations.run)
     return people | fleet.parts | councils.parts | conversations.parts | own, _lifespan(
-        loops, database=database, redis=redis, gate=gate, fleet=fleet, writer=writer, monitor=monitor
+        (*loops, upkeep.run), database=database, redis=redis, gate=gate, fleet=fleet, writer=writer, monitor=monitor
+    )
+
+
+def _scene(
+    settings: Settings, *, fleet: Fleet, outlook: Outlook, calibrations: Calibrations, expectations: Expectations
+) -> Callable[..., Scene]:
+    """What the allocator looks at."""
+
+    def slots(engine: Engine) -> int:
+        return window_from(settings, engine, fleet.roster.spec(engine.name), calibrations.knee(engine.name)).slots
+
+    return partial(
+        Scene,
+        pool=fleet.pool,
+        outlook=outlook,
+        calibrations=calibrations,
+        boxes=fleet.residency,
+        expects=expectations,
+        slots=slots,
     )
 
 

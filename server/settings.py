@@ -18,10 +18,19 @@ from msgspec import Meta
 from server.errors import StartError
 
 ENVIRONMENT_PREFIX = "WIRTHFORGE_"
-CUSTOMARY_NAMES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url"}
+CUSTOMARY_NAMES = {
+    "DATABASE_URL": "database_url",
+    "DATABASE_OWNER_URL": "database_owner_url",
+    "REDIS_URL": "redis_url",
+}
 LISTS = ("engines", "models", "costs")
 
-URLS = {"database_url": ("postgresql", "postgres"), "redis_url": ("redis", "rediss", "unix")}
+_POSTGRES = ("postgresql", "postgres")
+URLS = {
+    "database_url": _POSTGRES,
+    "database_owner_url": _POSTGRES,
+    "redis_url": ("redis", "rediss", "unix"),
+}
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -46,8 +55,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # Empty: the embedded part (`up`).
     database_url: str = ""
+    # The role that owns the tables, for migrations and upkeep; empty: database_url. See docs/isolation.md.
+    database_owner_url: str = ""
     redis_url: str = ""
     database_connections_max: Positive = 10
+    # Messages older than this go from Postgres into files in the data folder, and come back when they are opened.
+    archive_after_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
 
     # [name=][kind+]URL, such as http://host:8000/v1 or tgi+http://host; where there are some, no embedded model starts.
     engines: tuple[str, ...] = ()
@@ -81,6 +94,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # Embedded models: GGUF paths or hf:owner/repo:file.
     models: tuple[str, ...] = ()
+    # What models that the server fetched may take on the disk together: 500 MB to 50 GB. What people put there
+    # themselves does not count.
+    model_cache_bytes_max: Annotated[int, Meta(ge=500_000_000, le=50_000_000_000)] = 50_000_000_000
     model_slots: Positive = 4
     model_context_tokens: Positive = 4096
 

@@ -16,11 +16,12 @@ from server.accounts.access import Access
 from server.accounts.keys import ApiKeys
 from server.accounts.passwords import Passwords
 from server.accounts.users import Users
-from server.app import create_app, engines_from
+from server.app import create_app
 from server.cli.serve import WebServer, address, listen
 from server.clock import Clock, SystemClock
 from server.db.models import Usage, User
 from server.db.session import Database
+from server.engines.configured import engines_from
 from server.engines.protocol import Engine
 from server.messages import Role
 from server.settings import Settings

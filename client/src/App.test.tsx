@@ -2,25 +2,26 @@ import { fireEvent, render, screen, waitFor } from '@testing-library/react'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { App } from './App'
 import type { Role } from './api/client'
-import { json, LiveBody, refusal, serve } from './test/server'
+import { Shelf } from './test/conversations'
+import { json, refusal, serve } from './test/server'
 
 let principal: { id: string; name: string; role: Role } | null
-let body: LiveBody
+let shelf: Shelf
 
 const models = { object: 'list', data: [{ id: 'small' }, { id: 'large' }] }
-const routes = {
-  'GET /api/session': () => json({ principal }),
-  'GET /v1/models': () => json(models),
-  'POST /v1/chat/completions': ({ signal }: { signal: AbortSignal }) => {
-    body = new LiveBody()
-    return body.response(signal)
-  },
-}
+let routes: Parameters<typeof serve>[0]
 
 beforeEach(() => {
+  shelf = new Shelf()
+  routes = {
+    'GET /api/session': () => json({ principal }),
+    'GET /v1/models': () => json(models),
+    ...shelf.routes,
+  }
   principal = { id: 'p1', name: 'ada', role: 'member' }
 })
 
+const paths = (calls: ReturnType<typeof serve>) => calls.map(({ path }) => path)
 const type = (element: HTMLElement, value: string) =>
   fireEvent.change(element, { target: { value } })
 
@@ -60,7 +61,7 @@ describe('logging in', () => {
   test('is asked for again when a session has ended', async () => {
     serve({
       ...routes,
-      'POST /v1/chat/completions': () => {
+      'POST /api/conversations': () => {
         principal = null
         return refusal(401, 'Log in first.')
       },
@@ -105,37 +106,45 @@ describe('the chat', () => {
     await screen.findByRole('option', { name: 'large' })
     type(screen.getByLabelText('Model'), 'large')
     await ask('What is a council?')
-    body.text('Several **models**')
+    shelf.body.text('Several **models**')
     await waitFor(() => expect(screen.getByTestId('answer').textContent).toBe('Several models'))
-    body.finish(2)
+    shelf.body.finish(2)
     expect((await screen.findByTestId('answer-meta')).textContent).toMatch(/^large · 2 tokens · /)
-    expect(calls.at(-1)?.body).toMatchObject({ model: 'large' })
+    const asked = calls.find(({ path }) => path === '/api/conversations/c1/messages')
+    expect(asked?.body).toEqual({
+      parent_id: null,
+      content: 'What is a council?',
+      model: 'large',
+      options: {},
+    })
   })
 
   test('says whose turn it is while a question waits', async () => {
     serve(routes)
     render(<App />)
     await ask('Am I next?')
-    body.raw(': queue ahead=2 wait_s=14\n\n')
+    shelf.body.raw(': queue ahead=2 wait_s=14\n\n')
     await waitFor(() =>
       expect(screen.getByTestId('waiting').textContent).toMatch(/^2 ahead of you, about 1\d\ss$/),
     )
     const voice = screen.getByTestId('waiting-voice')
     await waitFor(() => expect(voice.textContent).toMatch(/^2 ahead of you/))
-    body.raw(': queue ahead=0\n\n')
+    shelf.body.raw(': queue ahead=0\n\n')
     await waitFor(() => expect(screen.getByTestId('waiting').textContent).toBe('You are next'))
-    body.text('Yes')
+    shelf.body.text('Yes')
     await waitFor(() => expect(screen.queryByTestId('waiting')).toBeNull())
     expect(voice.textContent).toBe('')
   })
 
   test('stops with Escape and keeps the text so far', async () => {
-    serve(routes)
+    const calls = serve(routes)
     render(<App />)
     await ask('Go on for ever')
-    body.text('Half an answer')
+    shelf.body.text('Half an answer')
     await screen.findByText('Half an answer')
     fireEvent.keyDown(window, { key: 'Escape' })
+    await waitFor(() => expect(paths(calls)).toContain('/api/conversations/c1/messages/a1/stop'))
+    shelf.body.finish()
     expect((await screen.findByTestId('answer-meta')).textContent).toMatch(/^stopped/)
     expect(screen.getByTestId('answer').textContent).toBe('Half an answer')
   })
@@ -144,14 +153,15 @@ describe('the chat', () => {
     serve(routes)
     render(<App />)
     await ask('Break')
-    body.text('Half')
-    body.data({ error: { message: 'The engine ran out of memory.' } })
+    shelf.body.text('Half')
+    shelf.body.data({ error: { message: 'The engine ran out of memory.' } })
     expect((await screen.findByRole('alert')).textContent).toContain('ran out of memory')
     expect(screen.getByTestId('answer').textContent).toBe('Half')
+    shelf.answer = 'a2'
     fireEvent.click(screen.getByRole('button', { name: 'Try again' }))
     await screen.findByRole('button', { name: 'Stop' })
-    body.text('Whole')
-    body.finish()
+    shelf.body.text('Whole')
+    shelf.body.finish()
     await screen.findByTestId('answer-meta')
     expect(screen.getByTestId('answer').textContent).toBe('Whole')
   })
@@ -162,8 +172,8 @@ describe('the chat', () => {
     await ask('Hello?')
     fireEvent.click(screen.getByRole('link', { name: 'Usage' }))
     await screen.findByRole('heading', { name: 'Usage' })
-    body.text('Answered meanwhile')
-    body.finish()
+    shelf.body.text('Answered meanwhile')
+    shelf.body.finish()
     fireEvent.click(screen.getByRole('link', { name: 'Chat' }))
     expect((await screen.findByTestId('answer')).textContent).toBe('Answered meanwhile')
   })

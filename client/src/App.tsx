@@ -1,6 +1,7 @@
 import { Button, Center, Loader, MantineProvider, Text } from '@mantine/core'
 import { lazy, type ReactNode, Suspense } from 'react'
 import { Redirect, Route, Switch, useLocation } from 'wouter'
+import { CHAT_ROUTE } from './chat/ChatContext'
 import LoginPage from './session/LoginPage'
 import { loginPath } from './session/next'
 import { SessionProvider, useSession } from './session/SessionProvider'
@@ -66,7 +67,7 @@ function Gate() {
 function Pages({ admin }: { admin: boolean }): ReactNode {
   return (
     <Switch>
-      <Route path="/" component={ChatPage} />
+      <Route path={CHAT_ROUTE} component={ChatPage} />
       <Route path="/sharing" component={SharingPage} />
       <Route path="/keys" component={KeysPage} />
       <Route path="/usage" component={UsagePage} />

@@ -4,5 +4,5 @@
 
 local windows = windows_now()
 local amounts = used(ARGV[2], windows)
-return { amounts.requests, amounts.minute, amounts.day, amounts.month,
+return { amounts.requests_minute, amounts.minute, amounts.day, amounts.month,
   whole(windows[1][3] - now), whole(windows[2][3] - now), whole(windows[3][3] - now) }

@@ -53,7 +53,7 @@ for position = 3, #ARGV, 5 do
     facts[#facts + 1] = fact or "running"
   elseif not state then
     facts[#facts + 1] = id
-    facts[#facts + 1] = redis.call("EXISTS", prefix .. "reaped:" .. id) == 1 and "lost" or "missing"
+    facts[#facts + 1] = redis.call("EXISTS", reaped_key(id)) == 1 and "lost" or "missing"
   end
 end
 for flow, cost in pairs(costs) do

@@ -20,7 +20,7 @@ local windows = windows_now()
 local function answer(state, limit, ends_ms, granted)
   local amounts = used(flow, windows)
   return { state, limit or "", ends_ms and ends_ms > 0 and whole(ends_ms - now) or 0, tonumber(granted) or -1,
-    amounts.requests, amounts.minute, amounts.day, amounts.month,
+    amounts.requests_minute, amounts.minute, amounts.day, amounts.month,
     whole(windows[1][3] - now), whole(windows[2][3] - now), whole(windows[3][3] - now) }
 end
 

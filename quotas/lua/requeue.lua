@@ -9,7 +9,7 @@
 local id, to, pause = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local entry = read(request_key(id))
 if not entry.state then
-  return redis.call("EXISTS", prefix .. "reaped:" .. id) == 1 and "lost" or "missing"
+  return redis.call("EXISTS", reaped_key(id)) == 1 and "lost" or "missing"
 end
 if (tonumber(entry.pauses) or 0) >= pause then
   return entry.state

@@ -21,6 +21,9 @@ ROOMS = {
     "quota": "quotas",
     "models": "models",
     "bench": "bench",
+    "upkeep": "upkeep",
+    "backup": "backup",
+    "restore": "backup",
     "doctor": "doctor",
     "openapi": "schema",
 }

@@ -16,11 +16,11 @@ from benchmarks.council_bench.questions import load
 from benchmarks.council_bench.report import report
 from benchmarks.council_bench.run import Measured, Wanted, measure
 from server.accounts.secrets import new_token
-from server.app import engines_from
 from server.cli.options import address_of, run, settings_from, settings_options
 from server.clock import SystemClock
 from server.council.names import SIZE, SIZE_MAX
 from server.engines.calibration import TOGETHER_MAX, Calibration, calibrate, costs_of
+from server.engines.configured import engines_from
 from server.engines.contention import Contention, Resident, contention
 from server.engines.protocol import Engine
 from server.errors import NotFound, StartError

@@ -15,12 +15,13 @@ from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from server.app import engines_from
+from server.cli.exactness import ledger
 from server.cli.models import require_paths
 from server.cli.options import run, settings_from, settings_options
 from server.cli.serve import listen
 from server.db.migrate import require_newest
 from server.embedded import lock
+from server.engines.configured import engines_from
 from server.errors import WirthforgeError
 from server.settings import Settings
 from server.web.pages import STATIC
@@ -37,10 +38,15 @@ class Finding(Struct, frozen=True):
     fix: str = ""
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @settings_options
-def doctor(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+@click.pass_context
+def doctor(context: click.Context, /, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
     """Check this machine and these settings. Exit status 1 if something is missing."""
+    if context.invoked_subcommand is not None:
+        # Flags may come before the subcommand as well.
+        context.obj = {"config": config, **flags}
+        return
     settings = settings_from(config, **flags)
     findings = [*_machine(), *_parts(settings), *_data(settings), *run(_services(settings))]
     width = max(len(finding.subject) for finding in findings)
@@ -51,6 +57,9 @@ def doctor(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
             click.echo(f"{'':{len('missing') + width + 4}}→ {finding.fix}")
     if any(finding.fix for finding in findings):
         sys.exit(1)
+
+
+doctor.add_command(ledger)
 
 
 def _machine() -> Iterable[Finding]:

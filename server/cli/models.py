@@ -13,7 +13,6 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from msgspec import Struct
 from msgspec.structs import replace
 
-from server.app import engines_from
 from server.cli import catalogue, estimates, placing, pruning
 from server.cli.catalogue import GB, HUB
 from server.cli.options import run, settings_from, settings_options
@@ -21,6 +20,7 @@ from server.clock import SystemClock
 from server.embedded.gguf_header import check
 from server.embedded.model_room import entering, said
 from server.embedded.models import DEMONSTRATION
+from server.engines.configured import engines_from
 from server.errors import EngineFailed, StartError
 from server.hardware import headers
 from server.hardware.memory import CACHE_BLOCK_BYTES

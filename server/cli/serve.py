@@ -13,9 +13,10 @@ import click
 import uvicorn
 from litestar.types import ASGIApp
 
-from server.app import create_app, engines_from
+from server.app import create_app
 from server.cli.options import run, settings_from, settings_options
 from server.db.migrate import require_newest
+from server.engines.configured import engines_from
 from server.errors import StartError
 from server.settings import Settings
 from server.telemetry import configure_logging

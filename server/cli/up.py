@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from server import VERSION
 from server.accounts.users import SETUP_HOURS
-from server.app import create_app, engines_from
+from server.app import create_app
 from server.cli import placing
 from server.cli.catalogue import HUB
 from server.cli.models import ModelFile, chosen_files, fetch_missing
@@ -27,6 +27,7 @@ from server.embedded.model_cache import offering
 from server.embedded.postgres import Postgres
 from server.embedded.redis import Redis
 from server.embedded.supervisor import Part, PartChanged, Supervisor
+from server.engines.configured import engines_from
 from server.engines.embedded import Embedded
 from server.engines.protocol import Engine
 from server.settings import Settings

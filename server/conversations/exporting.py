@@ -16,6 +16,7 @@ from server.conversations.formats import OURS, VERSION
 from server.conversations.recorder import no_conversation
 from server.db.models import Conversation, MemberAnswer, Message
 from server.db.session import Database
+from server.upkeep.restoring import Archive
 
 PAGE_MESSAGES = 500
 PAGE_BYTES = 4 * 1024 * 1024
@@ -31,11 +32,13 @@ UNSAFE = re.compile(r"[^A-Za-z0-9 ._-]+")
 class Exporter:
     """Exports conversations."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, archive: Archive) -> None:
         self._database = database
+        self._archive = archive
 
     async def find(self, user_id: UUID, conversation_id: UUID) -> tuple[Conversation, list[Node]]:
         """A conversation and its messages without their text, by id. Raises NotFound."""
+        await self._archive.restore(user_id, conversation_id)
         async with self._database.transaction(of=user_id) as session:
             conversation = await session.get(Conversation, conversation_id)
             if conversation is None:

@@ -14,6 +14,7 @@ from server.conversations.store import Conversations
 from server.council.service import Councils
 from server.db.session import Database
 from server.settings import Settings
+from server.upkeep.restoring import Archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +26,20 @@ class Joined:
 
 
 def conversations_of(
-    councils: Councils, parse: Parse, *, database: Database, clock: Clock, settings: Settings
+    councils: Councils, parse: Parse, archive: Archive, *, database: Database, clock: Clock, settings: Settings
 ) -> Joined:
     """The conversations of one replica.
 
     Args:
         parse: checks a body of /v1/chat/completions.
+        archive: where old messages are; a conversation's are brought back before it is read.
     """
-    recorder = Recorder(database, clock, context_bytes_max=settings.request_bytes_max)
+    recorder = Recorder(database, clock, archive, context_bytes_max=settings.request_bytes_max)
     answers = Answers(councils, recorder, parse=parse, clock=clock, grace_ms=settings.shutdown_grace_ms)
     parts = {
         "answers": answers,
-        "conversations": Conversations(database, answers, recorder, clock),
-        "exporter": Exporter(database),
+        "conversations": Conversations(database, answers, recorder, archive, clock),
+        "exporter": Exporter(database, archive),
         "importer": Importer(database, clock),
         "listing": Listing(database),
     }

@@ -20,6 +20,7 @@ from server.conversations.transcript import Part, Transcript
 from server.db.models import Conversation, MemberAnswer, Message
 from server.db.session import Database
 from server.errors import Conflict, InvalidRequest, NotFound, TooLarge
+from server.upkeep.restoring import Archive
 
 STALE_S = 15
 INTERRUPTED = "The server ended in the middle of this answer."
@@ -39,8 +40,9 @@ def no_message() -> NotFound:
 class Recorder:
     """Writes answers."""
 
-    def __init__(self, database: Database, clock: Clock, *, context_bytes_max: int) -> None:
+    def __init__(self, database: Database, clock: Clock, archive: Archive, *, context_bytes_max: int) -> None:
         self._database = database
+        self._archive = archive
         self._clock = clock
         self._context_bytes_max = context_bytes_max
 
@@ -55,6 +57,7 @@ class Recorder:
             InvalidRequest: without a question, the leaf has to be one.
             TooLarge: the branch has more text than a request may have.
         """
+        await self._archive.restore(user_id, conversation_id)
         async with self._database.transaction(of=user_id) as session:
             if await session.get(Conversation, conversation_id) is None:
                 raise no_conversation()

@@ -14,6 +14,7 @@ from server.conversations.remote import watched
 from server.conversations.transcript import Part
 from server.db.models import Conversation, MemberAnswer, Message
 from server.db.session import Database
+from server.upkeep.restoring import Archive
 
 MESSAGES_MAX = 500
 MESSAGES_BYTES_MAX = 8 * 1024 * 1024
@@ -56,8 +57,11 @@ class Change(Struct, frozen=True):
 class Conversations:
     """Those of everybody, each for its person only."""
 
-    def __init__(self, database: Database, answers: Answers, recorder: Recorder, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, answers: Answers, recorder: Recorder, archive: Archive, clock: Clock
+    ) -> None:
         self._database = database
+        self._archive = archive
         self._recorder = recorder
         self._answers = answers
         self._clock = clock
@@ -84,6 +88,7 @@ class Conversations:
         """One, with its newest messages, or the newest of those before one. Raises NotFound."""
         # Asked first: one whose end is written in between has it in memory as well.
         running = self._answers.running_in(user_id, conversation_id)
+        await self._archive.restore(user_id, conversation_id)
         async with self._database.transaction(of=user_id) as session:
             conversation = await session.get(Conversation, conversation_id)
             if conversation is None:

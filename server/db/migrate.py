@@ -46,6 +46,16 @@ async def require_newest(url: str) -> None:
         raise StartError(f"The database is at revision {found}, and {newest} is needed: run `wirthforge migrate`.")
 
 
+def require_known(revision: str) -> None:
+    """Raise StartError for a revision of a backup that this version does not know."""
+    config, _ = _migrations()
+    if revision not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
+        raise StartError(
+            f"The backup is at revision {revision}, which this version does not know: it was made by a newer version. "
+            "Install that."
+        )
+
+
 def _migrations() -> tuple[Config, str]:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))

@@ -118,7 +118,7 @@ async def history_of(database: Database, now_ms: int) -> History:
         "week_h": WEEK_H,
         "cells_max": CELLS_MAX,
     }
-    async with database.transaction() as session:
+    async with database.transaction(everybody=True) as session:
         rows = (await session.execute(_CELLS, values)).all()
     return History(
         # Before the first request there was nobody to watch.

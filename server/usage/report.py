@@ -26,5 +26,5 @@ class UsageReport:
             .order_by(Usage.started_at.desc())
             .limit(ROWS_MAX)
         )
-        async with self._database.transaction() as session:
+        async with self._database.transaction(of=user_id) as session:
             return [(usage, reason) for usage, reason in await session.execute(query)]

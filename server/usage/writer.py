@@ -3,12 +3,19 @@
 Exactly once, by key: an event is written under its request id and acknowledged after the commit. A writer that dies
 between the two leaves the event to another, whose insert finds the row there already. If the same request was both
 abandoned (its lease ran out) and ended by its replica after all, the replica's event counts, in whichever order they
-come.
+come; of two that were abandoned, since it had entered again between them, the later. The budgets in Redis follow the
+same rule (quotas/lua/finish.lua), so that they go on being the sum of the rows (invariants.py).
+
+A row begins when Redis admitted its request, by Redis' clock: that moment decides in which budgets it counts. Only
+where Redis had lost the request it is the moment that its replica told, and it counts in none.
+
+An event of which no row can be made is set aside in a stream of its own, for people to look at.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -97,22 +104,24 @@ class UsageWriter:
     async def _write(self, events: Sequence[Event]) -> None:
         if not events:
             return
-        rows: dict[UUID, dict[str, object]] = {}
+        rows: dict[UUID, dict[str, Any]] = {}
+        unreadable: dict[str, str] = {}
         for event in events:
             try:
-                row = _row(event.fields)
+                row = row_of(event.fields)
             except (KeyError, ValueError, OverflowError) as error:
                 # Nothing that a retry could mend; the event is shown once, without stopping those behind it.
                 log.error("unreadable usage event", position=event.position, error=repr(error))
+                unreadable[event.position] = repr(error)
                 continue
             known = rows.get(row_id := UUID(event.fields["id"]))
-            if known is None or known["outcome"] == "abandoned":
+            if known is None or gives_way(known, row):
                 rows[row_id] = row
         if rows:
-            async with self._database.transaction() as session:
+            async with self._database.transaction(everybody=True) as session:
                 # In one order for all writers, or two with the same requests would wait for each other.
                 await session.execute(_UPSERT, [rows[row_id] for row_id in sorted(rows)])
-        await self._ledger.acknowledge(events)
+        await self._ledger.acknowledge(events, unreadable=unreadable)
 
     async def close(self) -> None:
         """Write what is there, and leave the group."""
@@ -124,15 +133,15 @@ class UsageWriter:
 
 
 def _upsert() -> Insert:
-    """Write a row; one that is there already gives way only if it was abandoned and the new one was not."""
+    """Write a row; one that is there already may give way, by the rule of `gives_way`."""
     statement = insert(Usage)
     new = statement.excluded
     tokens, times = ("input_tokens", "output_tokens"), ("queue_ms", "first_token_ms", "total_ms", "paused_ms")
-    measured = ("outcome", *tokens, *times, "pauses")
+    measured = ("outcome", *tokens, *times, "pauses", "started_at")
     return statement.on_conflict_do_update(
         index_elements=[Usage.request_id],
         set_={name: new[name] for name in measured},
-        where=(Usage.outcome == "abandoned") & (new.outcome != "abandoned"),
+        where=(Usage.outcome == "abandoned") & ((new.outcome != "abandoned") | (new.started_at > Usage.started_at)),
     )
 
 
@@ -140,8 +149,19 @@ def _upsert() -> Insert:
 _UPSERT = _upsert()
 
 
-def _row(fields: Mapping[str, str]) -> dict[str, object]:
-    """What Postgres gets; raises where it would not take it, since that would hold up all others in the batch."""
+def gives_way(known: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether the row of a request is replaced by another that was made of a later event."""
+    return known["outcome"] == "abandoned" and (
+        new["outcome"] != "abandoned" or bool(new["started_at"] > known["started_at"])
+    )
+
+
+def row_of(fields: Mapping[str, str]) -> dict[str, Any]:
+    """What Postgres gets of an event.
+
+    Raises:
+        KeyError, ValueError, OverflowError: Postgres would not take it, which would hold up all others in the batch.
+    """
     first_token_ms = _number(fields.get("first_token_ms") or "-1")
     if any("\0" in value for value in fields.values()):
         raise ValueError("a NUL in a text")
@@ -164,7 +184,7 @@ def _row(fields: Mapping[str, str]) -> dict[str, object]:
         "council_id": UUID(fields["council"]) if fields.get("council") else None,
         "role": fields.get("role") or None,
         "outcome": fields["outcome"],
-        "started_at": datetime.fromtimestamp(int(fields["started_at_ms"]) / 1000, UTC),
+        "started_at": datetime.fromtimestamp(int(fields.get("enqueued_ms") or fields["started_at_ms"]) / 1000, UTC),
     }
 
 

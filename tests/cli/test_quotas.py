@@ -63,6 +63,7 @@ def test_a_quota_from_the_command_line(quota_house: Open) -> None:
             "queue_length_max": ("100", "built-in"),
             "context_tokens_max": ("unlimited", "built-in"),
             "council_size_max": ("unlimited", "built-in"),
+            "council_steps": ("unlimited", "built-in"),
             "models": ("a,b*", "user ann"),
             "cloud_cents_per_month": ("0", "built-in"),
         }

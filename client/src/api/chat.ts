@@ -1,5 +1,6 @@
 /**
- * One streamed answer of /v1/chat/completions.
+ * One streamed answer: of /v1/chat/completions, which stores nothing, or of a stored conversation,
+ * which streams the same and says first which rows question and answer have become.
  *
  * The wire format is OpenAI's and is read defensively: engines differ in which
  * fields they send, so anything missing is skipped rather than trusted. The
@@ -24,6 +25,7 @@ export interface ChatMessage {
 }
 
 export type ChatEvent =
+  | { type: 'stored'; question: string; answer: string; stopped: boolean }
   | { type: 'queue'; ahead: number; waitSeconds: number | null }
   | { type: 'turn' }
   | { type: 'paused'; why: string }
@@ -33,14 +35,29 @@ export type ChatEvent =
   | { type: 'finish'; reason: string }
   | { type: 'usage'; input: number; output: number }
 
+/** No answer came, or it broke off on its way: what was asked may go on without this page. */
+export class ConnectionLost extends Problem {}
+
 export interface ChatRequest {
   model: string
   messages: ChatMessage[]
   signal: AbortSignal
 }
 
-export async function* streamChat(request: ChatRequest): AsyncGenerator<ChatEvent> {
-  const body = await open(request)
+export const streamChat = ({ model, messages, signal }: ChatRequest): AsyncGenerator<ChatEvent> =>
+  streamAnswer(
+    '/v1/chat/completions',
+    { model, messages, stream: true, stream_options: { include_usage: true } },
+    signal,
+  )
+
+/** Asks with a body; without one it listens to an answer that is under way. */
+export async function* streamAnswer(
+  path: string,
+  asked: unknown,
+  signal: AbortSignal,
+): AsyncGenerator<ChatEvent> {
+  const body = await open(path, asked, signal)
   let whole = false
   try {
     for await (const { kind, text } of readEvents(body)) {
@@ -51,29 +68,26 @@ export async function* streamChat(request: ChatRequest): AsyncGenerator<ChatEven
       }
     }
   } catch (reason) {
-    if (request.signal.aborted || reason instanceof Problem) throw reason
-    throw new Problem('The connection broke before the answer was complete.')
+    if (signal.aborted || reason instanceof Problem) throw reason
+    throw new ConnectionLost('The connection broke before the answer was complete.')
   }
-  if (!whole) throw new Problem('The connection ended before the answer was complete.')
+  if (!whole) throw new ConnectionLost('The connection ended before the answer was complete.')
 }
 
-async function open({ model, messages, signal }: ChatRequest) {
+async function open(path: string, asked: unknown, signal: AbortSignal) {
   let response: Response
   try {
-    response = await fetch('/v1/chat/completions', {
-      method: 'POST',
+    response = await fetch(path, {
       credentials: 'same-origin',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({
-        model,
-        messages,
-        stream: true,
-        stream_options: { include_usage: true },
-      }),
       signal,
+      ...(asked !== null && {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(asked),
+      }),
     })
   } catch (reason) {
-    throw signal.aborted ? reason : asProblem(reason)
+    throw signal.aborted ? reason : new ConnectionLost(asProblem(reason).message)
   }
   if (response.ok && response.body !== null) return response.body
   reportStatus(response.status)
@@ -103,8 +117,12 @@ function eventsOf(data: string): ChatEvent[] {
   if (chunk.error) throw new Problem(messageOf(chunk) ?? 'The engine failed without a reason.')
 
   const events: ChatEvent[] = []
-  const extension = isRecord(chunk.wirthforge) ? chunk.wirthforge.council : null
-  if (isRecord(extension)) events.push({ type: 'council', told: extension })
+  const { council, conversation } = isRecord(chunk.wirthforge) ? chunk.wirthforge : {}
+  if (isRecord(conversation)) {
+    const [question, answer] = [textOf(conversation.question_id), textOf(conversation.answer_id)]
+    events.push({ type: 'stored', question, answer, stopped: conversation.state === 'stopped' })
+  }
+  if (isRecord(council)) events.push({ type: 'council', told: council })
   const choice: unknown = Array.isArray(chunk.choices) ? chunk.choices[0] : null
   if (isRecord(choice)) {
     const delta = isRecord(choice.delta) ? choice.delta : {}

@@ -269,6 +269,50 @@ export interface paths {
         patch: operations["ApiAdminEnginesNameChangeEngine"];
         trace?: never;
     };
+    "/api/admin/prices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListPrices
+         * @description The prices that are in force; with `history` those of before too, the newest of a model first.
+         */
+        get: operations["ApiAdminPricesListPrices"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/prices/{model}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * SetPrice
+         * @description Set what a model costs (`*`: every other one). What was used before keeps the price of then.
+         */
+        put: operations["ApiAdminPricesModelSetPrice"];
+        post?: never;
+        /**
+         * RemovePrice
+         * @description End the price of a model; what is used from now on has none of its own.
+         */
+        delete: operations["ApiAdminPricesModelRemovePrice"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/quotas": {
         parameters: {
             query?: never;
@@ -389,6 +433,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Report
+         * @description What everybody has used, added up by the fields in `by`, at most 5000 groups.
+         */
+        get: operations["ApiAdminUsageReport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/usage/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export
+         * @description The same as a file, at most 500000 groups.
+         */
+        get: operations["ApiAdminUsageExportExport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/users": {
         parameters: {
             query?: never;
@@ -447,6 +531,178 @@ export interface paths {
          * @description A new set-up link. The old password works until it is used.
          */
         post: operations["ApiAdminUsersUserIdResetPasswordResetPassword"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListConversations
+         * @description One's conversations; with `search` those whose title or messages have the words.
+         */
+        get: operations["ApiConversationsListConversations"];
+        put?: never;
+        /**
+         * Begin
+         * @description Begin a conversation.
+         */
+        post: operations["ApiConversationsBegin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * ImportFile
+         * @description Import ChatGPT's conversations.json, Open WebUI's export of chats, or our own; the body is the file.
+         */
+        post: operations["ApiConversationsImportImportFile"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations/{conversation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show
+         * @description A conversation with its newest messages, at most 500 and 8 MB; `before` asks for older ones.
+         */
+        get: operations["ApiConversationsConversationIdShow"];
+        put?: never;
+        post?: never;
+        /**
+         * Remove
+         * @description Remove it with all its messages. Answers that run are stopped first.
+         */
+        delete: operations["ApiConversationsConversationIdRemove"];
+        options?: never;
+        head?: never;
+        /**
+         * Change
+         * @description Rename it, pin it, or look at another branch.
+         */
+        patch: operations["ApiConversationsConversationIdChange"];
+        trace?: never;
+    };
+    "/api/conversations/{conversation_id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export
+         * @description A conversation as a file: JSON with all branches, or the branch that is looked at in Markdown.
+         */
+        get: operations["ApiConversationsConversationIdExportExport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations/{conversation_id}/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask
+         * @description Ask. The answer is streamed, and goes on when nobody reads it.
+         */
+        post: operations["ApiConversationsConversationIdMessagesAsk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations/{conversation_id}/messages/{answer_id}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stop
+         * @description Stop an answer; what it said so far stays. One that has ended stays as it is.
+         */
+        post: operations["ApiConversationsConversationIdMessagesAnswerIdStopStop"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations/{conversation_id}/messages/{answer_id}/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Stream
+         * @description An answer that grows: everything from its beginning, and then what comes.
+         */
+        get: operations["ApiConversationsConversationIdMessagesAnswerIdStreamStream"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations/{conversation_id}/messages/{question_id}/answers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * AskAgain
+         * @description Have a question answered once more; the answers are branches beside each other.
+         */
+        post: operations["ApiConversationsConversationIdMessagesQuestionIdAnswersAskAgain"];
         delete?: never;
         options?: never;
         head?: never;
@@ -737,6 +993,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/usage/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * OwnExport
+         * @description The same as a file, at most 500000 groups.
+         */
+        get: operations["ApiUsageExportOwnExport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/usage/report": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * OwnReport
+         * @description What one has used, added up by the fields in `by`, at most 5000 groups.
+         */
+        get: operations["ApiUsageReportOwnReport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/generate": {
         parameters: {
             query?: never;
@@ -1005,6 +1301,13 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** Again */
+        Again: {
+            model: string;
+            options?: {
+                [key: string]: unknown;
+            };
+        };
         /** ApiKey */
         ApiKey: {
             /** Format: date-time */
@@ -1107,6 +1410,48 @@ export interface components {
             hardware: string;
             left: number;
             size: number;
+        };
+        /** Conversation */
+        Conversation: {
+            /** Format: date-time */
+            created_at: string;
+            /** Format: uuid */
+            id: string;
+            leaf_id: string | null;
+            messages: components["schemas"]["Message"][];
+            model: string;
+            more: boolean;
+            pinned: boolean;
+            running: boolean;
+            title: string;
+            /** Format: date-time */
+            updated_at: string;
+        };
+        /** ConversationChange */
+        ConversationChange: {
+            leaf_id?: string;
+            pinned?: boolean;
+            title?: string;
+        };
+        /** ConversationPage */
+        ConversationPage: {
+            conversations: components["schemas"]["ConversationSummary"][];
+            next: string | null;
+        };
+        /** ConversationSummary */
+        ConversationSummary: {
+            /** Format: date-time */
+            created_at: string;
+            excerpt?: string | null;
+            /** Format: uuid */
+            id: string;
+            leaf_id: string | null;
+            model: string;
+            pinned: boolean;
+            running: boolean;
+            title: string;
+            /** Format: date-time */
+            updated_at: string;
         };
         /** Council */
         Council: {
@@ -1305,6 +1650,17 @@ export interface components {
             minutes: number;
             points: components["schemas"]["Point"][];
         };
+        /** ImportProblem */
+        ImportProblem: {
+            title: string;
+            why: string;
+        };
+        /** ImportReport */
+        ImportReport: {
+            imported: number;
+            messages: number;
+            problems: components["schemas"]["ImportProblem"][];
+        };
         /** Invitation */
         Invitation: {
             setup_path: string;
@@ -1325,6 +1681,50 @@ export interface components {
             name: string;
             password: string;
         };
+        /** MemberAnswer */
+        MemberAnswer: {
+            content: string;
+            label: string;
+            model: string;
+            output_tokens: number | null;
+            role: string;
+            state: string;
+        };
+        /** Message */
+        Message: {
+            content: string;
+            council: {
+                [key: string]: unknown;
+            } | null;
+            /** Format: date-time */
+            created_at: string;
+            finish_reason: string | null;
+            first_token_ms: number | null;
+            /** Format: uuid */
+            id: string;
+            input_tokens: number | null;
+            members: components["schemas"]["MemberAnswer"][];
+            model: string;
+            output_tokens: number | null;
+            parent_id: string | null;
+            problem: string | null;
+            role: string;
+            state: string;
+            thinking: string;
+            total_ms: number | null;
+        };
+        /** ModelPrice */
+        ModelPrice: {
+            input_per_million: string;
+            model: string;
+            output_per_million: string;
+            per_gpu_second: string | null;
+            per_kwh: string | null;
+            set_by: string | null;
+            /** Format: date-time */
+            since: string;
+            until: string | null;
+        };
         /** NewApiKey */
         NewApiKey: {
             /** Format: date-time */
@@ -1335,6 +1735,13 @@ export interface components {
             key: string;
             label: string;
             prefix: string;
+        };
+        /** NewConversation */
+        NewConversation: {
+            /** @default  */
+            model: string;
+            /** @default  */
+            title: string;
         };
         /** Number */
         Number: {
@@ -1387,6 +1794,14 @@ export interface components {
             uuid: string;
             xid: number | null;
         };
+        /** PriceDefinition */
+        PriceDefinition: {
+            input_per_million: string;
+            output_per_million: string;
+            per_gpu_second?: string | null;
+            per_kwh?: string | null;
+            since?: string | null;
+        };
         /** Principal */
         Principal: {
             /** Format: uuid */
@@ -1400,6 +1815,15 @@ export interface components {
         ProcessView: {
             pid: number | null;
             used_bytes: number | null;
+        };
+        /** Question */
+        Question: {
+            content: string;
+            model: string;
+            options?: {
+                [key: string]: unknown;
+            };
+            parent_id: string | null;
         };
         /** QuotaPerson */
         QuotaPerson: {
@@ -1417,6 +1841,8 @@ export interface components {
             context_tokens_max?: number | null;
             /** @description Members of one council. */
             council_size_max?: number | null;
+            /** @description What their councils may do before they are refused: some of smaller_council, smaller_model, shorter_answer, queue. */
+            council_steps?: string[] | null;
             /** @description Requests that run at a time; more wait. */
             in_flight_max?: number | null;
             /** @description Models that may be asked: names, or patterns with *. */
@@ -1542,6 +1968,40 @@ export interface components {
             answers: number;
             tokens_per_s: number;
         };
+        /** UsageGroup */
+        UsageGroup: {
+            cost: string | null;
+            council?: string | null;
+            day?: string;
+            energy_mj: number | null;
+            engine?: string;
+            gpu_ms: number;
+            input_tokens: number;
+            key?: string | null;
+            key_id?: string | null;
+            model?: string;
+            month?: string;
+            output_tokens: number;
+            placement?: string;
+            request_id?: string;
+            requests: number;
+            run_ms: number;
+            unmetered_requests: number;
+            unpriced_requests: number;
+            user?: string | null;
+            user_id?: string;
+        };
+        /** UsageGroups */
+        UsageGroups: {
+            by: string[];
+            /** Format: date */
+            from: string;
+            rows: components["schemas"]["UsageGroup"][];
+            /** Format: date */
+            to: string;
+            total: components["schemas"]["UsageTotal"];
+            tz: string;
+        };
         /** UsageRow */
         UsageRow: {
             council_id: string | null;
@@ -1561,6 +2021,18 @@ export interface components {
             /** Format: date-time */
             started_at: string;
             total_ms: number;
+        };
+        /** UsageTotal */
+        UsageTotal: {
+            cost: string | null;
+            energy_mj: number | null;
+            gpu_ms: number;
+            input_tokens: number;
+            output_tokens: number;
+            requests: number;
+            run_ms: number;
+            unmetered_requests: number;
+            unpriced_requests: number;
         };
         /** User */
         User: {
@@ -2127,6 +2599,119 @@ export interface operations {
             };
         };
     };
+    ApiAdminPricesListPrices: {
+        parameters: {
+            query?: {
+                history?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelPrice"][];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminPricesModelSetPrice: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PriceDefinition"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelPrice"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminPricesModelRemovePrice: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
     ApiAdminQuotasListRules: {
         parameters: {
             query?: never;
@@ -2436,6 +3021,95 @@ export interface operations {
             };
         };
     };
+    ApiAdminUsageReport: {
+        parameters: {
+            query?: {
+                /** @description Some of day, month, user, key, model, council, engine, placement, request. */
+                by?: string;
+                /** @description The first day, as 2026-11-01; else 30 days up to the last. */
+                from?: string | null;
+                /** @description The last day; else today. */
+                to?: string | null;
+                /** @description Whose days: an IANA time zone. */
+                tz?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageGroups"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminUsageExportExport: {
+        parameters: {
+            query?: {
+                /** @description Some of day, month, user, key, model, council, engine, placement, request. */
+                by?: string;
+                /** @description The first day, as 2026-11-01; else 30 days up to the last. */
+                from?: string | null;
+                /** @description The last day; else today. */
+                to?: string | null;
+                /** @description Whose days: an IANA time zone. */
+                tz?: string;
+                format?: "csv" | "parquet";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
     ApiAdminUsersListUsers: {
         parameters: {
             query?: never;
@@ -2554,6 +3228,419 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Invitation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiConversationsListConversations: {
+        parameters: {
+            query?: {
+                search?: string | null;
+                before?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConversationPage"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiConversationsBegin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewConversation"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConversationSummary"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiConversationsImportImportFile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": unknown;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ImportReport"];
+                };
+            };
+        };
+    };
+    ApiConversationsConversationIdShow: {
+        parameters: {
+            query?: {
+                before?: string | null;
+            };
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Conversation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiConversationsConversationIdRemove: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiConversationsConversationIdChange: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ConversationChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConversationSummary"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiConversationsConversationIdExportExport: {
+        parameters: {
+            query?: {
+                format?: "json" | "markdown";
+            };
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiConversationsConversationIdMessagesAsk: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Question"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiConversationsConversationIdMessagesAnswerIdStopStop: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+                answer_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiConversationsConversationIdMessagesAnswerIdStreamStream: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+                answer_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiConversationsConversationIdMessagesQuestionIdAnswersAskAgain: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                conversation_id: string;
+                question_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Again"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -3017,6 +4104,95 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["UsageRow"][];
+                };
+            };
+        };
+    };
+    ApiUsageExportOwnExport: {
+        parameters: {
+            query?: {
+                /** @description Some of day, month, user, key, model, council, engine, placement, request. */
+                by?: string;
+                /** @description The first day, as 2026-11-01; else 30 days up to the last. */
+                from?: string | null;
+                /** @description The last day; else today. */
+                to?: string | null;
+                /** @description Whose days: an IANA time zone. */
+                tz?: string;
+                format?: "csv" | "parquet";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiUsageReportOwnReport: {
+        parameters: {
+            query?: {
+                /** @description Some of day, month, user, key, model, council, engine, placement, request. */
+                by?: string;
+                /** @description The first day, as 2026-11-01; else 30 days up to the last. */
+                from?: string | null;
+                /** @description The last day; else today. */
+                to?: string | null;
+                /** @description Whose days: an IANA time zone. */
+                tz?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageGroups"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
                 };
             };
         };

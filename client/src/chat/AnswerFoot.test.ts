@@ -1,10 +1,10 @@
 import { expect, test } from 'vitest'
 import { facts } from './AnswerFoot'
-import { EMPTY, reduce } from './conversation'
+import { EMPTY, lastAnswer, reduce } from './conversation'
 
 test('the foot of an answer names model, tokens, seconds and time to first token', () => {
   const talk = [
-    { type: 'asked', id: 1, question: 'q', model: 'small', at: 0 } as const,
+    { type: 'asked', key: 'q', parent: null, question: 'q', model: 'small', at: 0 } as const,
     {
       type: 'received',
       events: [
@@ -15,7 +15,7 @@ test('the foot of an answer names model, tokens, seconds and time to first token
     } as const,
     { type: 'ended', state: 'stopped', at: 1500 } as const,
   ].reduce(reduce, EMPTY)
-  const answer = talk.exchanges[0]?.answer
+  const answer = lastAnswer(talk)
   expect(answer && facts(answer)).toEqual([
     'stopped',
     'small',

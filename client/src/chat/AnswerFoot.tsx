@@ -1,21 +1,25 @@
 import { ActionIcon, Tooltip } from '@mantine/core'
 import { IconRefresh } from '@tabler/icons-react'
+import type { ReactNode } from 'react'
 import { Thumbs } from '../council/Thumbs'
 import { CopyButton } from '../ui/CopyButton'
 import { counted, duration } from '../ui/format'
+import type { Answer } from './answer'
 import classes from './chat.module.css'
-import type { Answer } from './conversation'
 
 interface Props {
   answer: Answer
   onRetry: (() => void) | null
+  /** Stands first. */
+  children?: ReactNode
 }
 
 /** What the answer took, and what can be done with it. */
-export function AnswerFoot({ answer, onRetry }: Props) {
+export function AnswerFoot({ answer, onRetry, children }: Props) {
   const { council, state } = answer
   return (
     <div className={classes.answerFoot}>
+      {children}
       <span data-testid="answer-meta">{facts(answer).join(' · ')}</span>
       {answer.text !== '' && <CopyButton compact label="Copy answer" text={() => answer.text} />}
       {onRetry !== null && (
@@ -43,7 +47,7 @@ export function facts(answer: Answer): string[] {
   return [
     state === 'stopped' && 'stopped',
     cutShort && 'reached its length limit',
-    model,
+    model !== '' && model,
     tokens !== null && counted(tokens.output, 'token'),
     totalMs !== null && duration(totalMs),
     firstTokenMs !== null && `first token after ${duration(firstTokenMs)}`,

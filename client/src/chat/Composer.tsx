@@ -1,6 +1,7 @@
 import { ActionIcon, Textarea } from '@mantine/core'
 import { IconArrowUp, IconPlayerStopFilled } from '@tabler/icons-react'
 import { type KeyboardEvent, memo, type RefObject, type SubmitEvent, useState } from 'react'
+import { isSend } from '../ui/keys'
 import { useChatStore } from './ChatContext'
 import classes from './chat.module.css'
 
@@ -32,8 +33,7 @@ export const Composer = memo(function Composer({ field, running, ready, onAsk }:
   }
 
   const onKeyDown = (event: KeyboardEvent<HTMLTextAreaElement>) => {
-    // Enter that ends a composed character (Japanese, Chinese, …) is not a send.
-    if (event.key !== 'Enter' || event.shiftKey || event.nativeEvent.isComposing) return
+    if (!isSend(event)) return
     event.preventDefault()
     submit()
   }
@@ -61,7 +61,7 @@ export const Composer = memo(function Composer({ field, running, ready, onAsk }:
           aria-label="Stop"
           title="Stop (Escape)"
           onClick={() => {
-            store.stop()
+            void store.stop()
             field.current?.focus()
           }}
         >

@@ -4,7 +4,14 @@ import { expect, test } from 'vitest'
 import { type Action, EMPTY, reduce } from './conversation'
 import { ExchangeView } from './ExchangeView'
 
-const asked: Action = { type: 'asked', id: 1, question: 'Why?', model: 'm', at: 1000 }
+const asked: Action = {
+  type: 'asked',
+  key: 'q',
+  parent: null,
+  question: 'Why?',
+  model: 'm',
+  at: 1000,
+}
 const received = (...events: Extract<Action, { type: 'received' }>['events']): Action => ({
   type: 'received',
   events,

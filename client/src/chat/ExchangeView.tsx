@@ -1,42 +1,91 @@
-import { VisuallyHidden } from '@mantine/core'
+import { Button, VisuallyHidden } from '@mantine/core'
 import { memo } from 'react'
 import { CouncilView } from '../council/CouncilView'
 import { VerdictView } from '../council/VerdictView'
 import { AnswerFoot } from './AnswerFoot'
 import { AnswerProblem } from './AnswerProblem'
+import { type Answer, isOpen } from './answer'
+import { BranchSwitch } from './BranchSwitch'
+import type { Exchange } from './branch'
 import classes from './chat.module.css'
-import type { Answer, Exchange } from './conversation'
 import { Markdown } from './Markdown'
+import { QuestionView } from './QuestionView'
 import { Thinking } from './Thinking'
 import { WaitingLine } from './WaitingLine'
 
 interface Props {
   exchange: Exchange
   /** Asks the question once more; null where that is not on offer. */
-  onRetry: (() => void) | null
+  onRetry: ((exchange: Exchange) => void) | null
+  /** Asks something else in its place. */
+  onEdit?: ((exchange: Exchange, question: string) => void) | null
+  /** Looks at another question or answer in the same place. */
+  onSwitch?: ((key: string) => void) | null
 }
 
 /** Memoised: an exchange keeps its identity unless it changed. */
-export const ExchangeView = memo(function ExchangeView({ exchange, onRetry }: Props) {
-  const { question, answer } = exchange
+export const ExchangeView = memo(function ExchangeView(props: Props) {
+  const { exchange, onRetry, onEdit = null, onSwitch = null } = props
+  const { question, questions, reply } = exchange
   return (
     <article className={classes.exchange}>
-      <VisuallyHidden component="h2">You asked</VisuallyHidden>
-      <p className={classes.question} data-testid="question">
-        {question}
-      </p>
+      {question !== null && (
+        <>
+          <VisuallyHidden component="h2">You asked</VisuallyHidden>
+          <QuestionView
+            text={question.text}
+            at={question.key}
+            keys={questions}
+            onEdit={onEdit && ((text) => onEdit(exchange, text))}
+            onSwitch={onSwitch}
+          />
+        </>
+      )}
       <VisuallyHidden component="h2">Answer</VisuallyHidden>
-      <AnswerView answer={answer} onRetry={onRetry} />
+      {reply === null ? (
+        <Unanswered onRetry={onRetry && (() => onRetry(exchange))} />
+      ) : (
+        <AnswerView
+          // Another answer has a council of its own to open.
+          key={reply.key}
+          answer={reply.answer}
+          exchange={exchange}
+          onRetry={question && onRetry && (() => onRetry(exchange))}
+          onSwitch={onSwitch}
+        />
+      )}
     </article>
   )
 })
 
-function AnswerView({ answer, onRetry }: { answer: Answer; onRetry: Props['onRetry'] }) {
-  const over = answer.state !== 'waiting' && answer.state !== 'streaming'
-  const { council } = answer
+function Unanswered({ onRetry }: { onRetry: (() => void) | null }) {
+  return (
+    <p className={classes.waiting}>
+      Nobody has answered this.{' '}
+      {onRetry !== null && (
+        <Button size="compact-sm" variant="default" onClick={onRetry}>
+          Answer it
+        </Button>
+      )}
+    </p>
+  )
+}
+
+interface AnswerProps {
+  answer: Answer
+  exchange: Exchange
+  onRetry: (() => void) | null
+  onSwitch: ((key: string) => void) | null
+}
+
+function AnswerView({ answer, exchange, onRetry, onSwitch }: AnswerProps) {
+  const over = !isOpen(answer)
+  const { council, adrift } = answer
   return (
     <div className={classes.answer} data-state={answer.state}>
-      {answer.state === 'waiting' && <WaitingLine since={answer.startedAt} turn={answer.turn} />}
+      {answer.state === 'waiting' && !adrift && (
+        <WaitingLine since={answer.startedAt} turn={answer.turn} />
+      )}
       {council !== null && (
         <CouncilView
           council={council}
@@ -49,16 +98,38 @@ function AnswerView({ answer, onRetry }: { answer: Answer; onRetry: Props['onRet
       <div data-testid="answer" hidden={answer.text === ''}>
         <Markdown text={answer.text} growing={!over} />
       </div>
-      {answer.paused !== null && !over && (
-        <p className={classes.waiting} role="status" data-testid="paused">
-          {answer.paused === '' ? 'Paused' : `Paused: ${answer.paused}`}
-        </p>
-      )}
+      {!over && <StandingLine answer={answer} />}
       {council !== null && council.verdict !== null && (over || answer.text !== '') && (
         <VerdictView council={council} verdict={council.verdict} />
       )}
       {answer.problem !== null && <AnswerProblem problem={answer.problem} onRetry={onRetry} />}
-      {over && <AnswerFoot answer={answer} onRetry={answer.problem === null ? onRetry : null} />}
+      {over && (
+        <AnswerFoot answer={answer} onRetry={answer.problem === null ? onRetry : null}>
+          <BranchSwitch
+            noun="answer"
+            keys={exchange.replies}
+            at={exchange.reply?.key ?? ''}
+            onSwitch={onSwitch}
+          />
+        </AnswerFoot>
+      )}
     </div>
+  )
+}
+
+/** Why it does not grow just now. */
+function StandingLine({ answer: { adrift, paused } }: { answer: Answer }) {
+  if (adrift) {
+    return (
+      <p className={classes.waiting} role="status" data-testid="adrift">
+        The connection broke. The answer goes on at the server; trying to reach it again…
+      </p>
+    )
+  }
+  if (paused === null) return null
+  return (
+    <p className={classes.waiting} role="status" data-testid="paused">
+      {paused === '' ? 'Paused' : `Paused: ${paused}`}
+    </p>
   )
 }

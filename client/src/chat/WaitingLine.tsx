@@ -2,8 +2,8 @@ import { VisuallyHidden } from '@mantine/core'
 import { type Turn, turnWords } from '../ui/turn'
 import { useNow } from '../ui/useNow'
 import { useSlowly } from '../ui/useSlowly'
+import type { Answer } from './answer'
 import classes from './chat.module.css'
-import type { Answer } from './conversation'
 
 /** The server tells about every second; after so long without a word the wait in the queue is over. */
 const STALE_MS = 3500
@@ -38,7 +38,7 @@ export function WaitingLine({ since, turn }: Props) {
 }
 
 /** The same for screen readers, every few seconds. It stands outside the log, which is silent while busy. */
-export function WaitingVoice({ answer }: { answer: Answer | undefined }) {
+export function WaitingVoice({ answer }: { answer: Answer | null }) {
   const turn = answer?.state === 'waiting' ? answer.turn : null
   const now = useNow(turn === null ? 0 : 1000)
   const words = turn === null ? '' : queued(turn, now) ? turnWords(turn, now) : FIRST_TOKEN

@@ -1,15 +1,31 @@
 import { describe, expect, test } from 'vitest'
 import type { ChatEvent } from '../api/chat'
 import { Problem } from '../api/errors'
-import { type Action, EMPTY, isRunning, messagesFor, reduce } from './conversation'
+import {
+  type Action,
+  EMPTY,
+  endOf,
+  isRunning,
+  lastAnswer,
+  messagesFor,
+  reduce,
+} from './conversation'
 
 const run = (...actions: Action[]) => actions.reduce(reduce, EMPTY)
-const asked = (id: number, question: string): Action => ({
+const asked = (key: string, parent: string | null = null): Action => ({
   type: 'asked',
-  id,
-  question,
+  key,
+  parent,
+  question: key,
   model: 'm',
   at: 1000,
+})
+const retried = (question: string, key: string): Action => ({
+  type: 'retried',
+  question,
+  key,
+  model: 'n',
+  at: 5000,
 })
 const text = (value: string, at = 1500): Action => ({
   type: 'received',
@@ -18,12 +34,11 @@ const text = (value: string, at = 1500): Action => ({
 })
 const received = (...events: ChatEvent[]): Action => ({ type: 'received', events, at: 2000 })
 const done: Action = { type: 'ended', state: 'complete', at: 3000 }
-const last = (conversation: ReturnType<typeof run>) => conversation.exchanges.at(-1)?.answer
 
 describe('a conversation', () => {
   test('waits after a question and streams from the first token on', () => {
-    expect(last(run(asked(1, 'q')))?.state).toBe('waiting')
-    const streaming = last(run(asked(1, 'q'), text('He'), text('llo', 2000)))
+    expect(lastAnswer(run(asked('q')))?.state).toBe('waiting')
+    const streaming = lastAnswer(run(asked('q'), text('He'), text('llo', 2000)))
     expect(streaming).toMatchObject({ state: 'streaming', text: 'Hello', firstTokenMs: 500 })
   })
 
@@ -33,36 +48,36 @@ describe('a conversation', () => {
       events: [{ type: 'queue', ahead, waitSeconds }],
       at,
     })
-    expect(last(run(asked(1, 'q')))?.turn).toBeNull()
-    const waiting = last(run(asked(1, 'q'), told(2, 14, 2000), told(2, 14, 3000)))
+    expect(lastAnswer(run(asked('q')))?.turn).toBeNull()
+    const waiting = lastAnswer(run(asked('q'), told(2, 14, 2000), told(2, 14, 3000)))
     expect(waiting).toMatchObject({
       state: 'waiting',
       turn: { ahead: 2, dueAt: 16_000, toldAt: 3000 },
     })
-    expect(last(run(asked(1, 'q'), told(2, 14, 2000), text('Hi')))?.state).toBe('streaming')
+    expect(lastAnswer(run(asked('q'), told(2, 14, 2000), text('Hi')))?.state).toBe('streaming')
   })
 
   test('says why it pauses until it goes on, and remembers how often and how long', () => {
     const told = (...events: Parameters<typeof received>) =>
-      run(asked(1, 'q'), text('Half'), received(...events))
+      run(asked('q'), text('Half'), received(...events))
     const why = 'another member is being served'
-    expect(last(told({ type: 'paused', why }))).toMatchObject({
+    expect(lastAnswer(told({ type: 'paused', why }))).toMatchObject({
       state: 'streaming',
       text: 'Half',
       paused: why,
     })
     const onward = told({ type: 'paused', why }, { type: 'resumed', pauses: 2, pausedMs: 1840 })
-    expect(last(onward)).toMatchObject({ paused: null, pauses: { count: 2, ms: 1840 } })
+    expect(lastAnswer(onward)).toMatchObject({ paused: null, pauses: { count: 2, ms: 1840 } })
     const grown = told({ type: 'paused', why }, { type: 'delta', text: ' done', thinking: '' })
-    expect(last(grown)).toMatchObject({ paused: null, text: 'Half done' })
-    expect(last(reduce(onward, { type: 'retried', model: 'm', at: 9 }))).toMatchObject({
+    expect(lastAnswer(grown)).toMatchObject({ paused: null, text: 'Half done' })
+    expect(lastAnswer(reduce(onward, retried('q', 'r')))).toMatchObject({
       pauses: { count: 0, ms: 0 },
     })
   })
 
   test('keeps tokens, times and the length limit of a complete answer', () => {
     const ended = run(
-      asked(1, 'q'),
+      asked('q'),
       text('Hello'),
       {
         type: 'received',
@@ -74,7 +89,7 @@ describe('a conversation', () => {
       },
       done,
     )
-    expect(last(ended)).toMatchObject({
+    expect(lastAnswer(ended)).toMatchObject({
       state: 'complete',
       totalMs: 2000,
       tokens: { input: 4, output: 2 },
@@ -84,21 +99,26 @@ describe('a conversation', () => {
   })
 
   test('keeps the text so far when it is stopped or fails', () => {
-    const stopped = run(asked(1, 'q'), text('Half'), { type: 'ended', state: 'stopped', at: 2000 })
-    expect(last(stopped)).toMatchObject({ state: 'stopped', text: 'Half' })
+    const stopped = run(asked('q'), text('Half'), { type: 'ended', state: 'stopped', at: 2000 })
+    expect(lastAnswer(stopped)).toMatchObject({ state: 'stopped', text: 'Half' })
     const problem = new Problem('Broken.')
-    const failed = run(asked(1, 'q'), text('Half'), { type: 'failed', problem, at: 2000 })
-    expect(last(failed)).toMatchObject({ state: 'failed', text: 'Half', problem })
+    const failed = run(asked('q'), text('Half'), { type: 'failed', problem, at: 2000 })
+    expect(lastAnswer(failed)).toMatchObject({ state: 'failed', text: 'Half', problem })
   })
 
   test('starts the last answer afresh when it is asked for again', () => {
-    const again = run(asked(1, 'q'), text('Old'), done, { type: 'retried', model: 'n', at: 5000 })
-    expect(last(again)).toMatchObject({ state: 'waiting', text: '', model: 'n', startedAt: 5000 })
+    const again = run(asked('q'), text('Old'), done, retried('q', 'r'))
+    expect(lastAnswer(again)).toMatchObject({
+      state: 'waiting',
+      text: '',
+      model: 'n',
+      startedAt: 5000,
+    })
     expect(again.exchanges).toHaveLength(1)
   })
 
   test('leaves earlier exchanges untouched while the last one grows', () => {
-    const before = run(asked(1, 'a'), text('A'), done, asked(2, 'b'))
+    const before = run(asked('a'), text('A'), done, asked('b', 'a answer'))
     const after = reduce(before, text('B'))
     expect(after.exchanges[0]).toBe(before.exchanges[0])
     expect(after.exchanges[1]).not.toBe(before.exchanges[1])
@@ -106,7 +126,14 @@ describe('a conversation', () => {
 
   test('tells the model what was said, without exchanges that brought no text', () => {
     const failed: Action = { type: 'failed', problem: new Problem('No.'), at: 2000 }
-    const talk = run(asked(1, 'a'), text('A'), done, asked(2, 'b'), failed, asked(3, 'c'))
+    const talk = run(
+      asked('a'),
+      text('A'),
+      done,
+      asked('b', 'a answer'),
+      failed,
+      asked('c', 'b answer'),
+    )
     expect(messagesFor(talk)).toEqual([
       { role: 'user', content: 'a' },
       { role: 'assistant', content: 'A' },
@@ -114,7 +141,48 @@ describe('a conversation', () => {
     ])
   })
 
-  test('ignores late events after it was cleared', () => {
-    expect(run(asked(1, 'q'), { type: 'cleared' }, text('late'))).toEqual(EMPTY)
+  test('ignores late events after another one was opened', () => {
+    const opened: Action = { type: 'opened', serial: 0, id: null }
+    expect(run(asked('q'), opened, text('late'))).toEqual(EMPTY)
+  })
+
+  test('keeps an answer that is made anew beside the one before, and leads back to it', () => {
+    const two = run(asked('q'), text('One'), done, retried('q', 'r'), text('Two'), done)
+    expect(two.exchanges[0]?.replies).toEqual(['q answer', 'r answer'])
+    expect(lastAnswer(two)?.text).toBe('Two')
+    const back = reduce(two, { type: 'switched', key: 'q answer' })
+    expect(lastAnswer(back)?.text).toBe('One')
+  })
+
+  test('forgets a try that brought nothing and is not stored', () => {
+    const failed: Action = { type: 'failed', problem: new Problem('No.'), at: 2000 }
+    const again = run(asked('q'), failed, retried('q', 'r'))
+    expect(again.exchanges[0]?.replies).toEqual(['r answer'])
+  })
+
+  test('shows of an edited question the branch that was newest there', () => {
+    const talk = run(
+      asked('a'),
+      text('A'),
+      done,
+      asked('b', 'a answer'),
+      text('B'),
+      done,
+      asked('edited'),
+      text('E'),
+      done,
+    )
+    expect(talk.exchanges.map(({ question }) => question?.text)).toEqual(['edited'])
+    expect(talk.exchanges[0]?.questions).toEqual(['a', 'edited'])
+    const back = reduce(talk, { type: 'switched', key: 'a' })
+    expect(back.exchanges.map(({ question }) => question?.text)).toEqual(['a', 'b'])
+    expect(endOf(back)).toBeNull()
+  })
+
+  test('knows its rows once the server has named them, and goes on from the last of these', () => {
+    const named: ChatEvent = { type: 'stored', question: 'q1', answer: 'a1', stopped: false }
+    const talk = run(asked('q'), received(named), text('Hi'), done, asked('b', 'q answer'))
+    expect(talk.messages.map(({ id }) => id)).toEqual(['q1', 'a1', null, null])
+    expect(endOf(talk)).toBe('q answer')
   })
 })

@@ -1,198 +1,246 @@
 /**
- * A conversation as a value.
- *
- * It is a list of exchanges, one question and its answer each, because that is
- * what every operation is about: asking adds one, regenerating replaces the
- * answer of the last one. An answer is `waiting` until its first token,
- * `streaming` until it ends, and then one of `complete`, `stopped`, `failed`.
- * Only the last answer ever changes (but for what a person says of an earlier
- * one), and an exchange that does not change keeps its identity, so that finished
- * messages need not be drawn again.
+ * A conversation as a value: all its messages (branch.ts), and of these the branch that is looked
+ * at, as exchanges. Asking adds a question and its answer, regenerating one more answer beside the
+ * one before, editing a question beside the one before; each becomes the branch that is looked at.
+ * Only the last answer of it grows, and an exchange that does not change keeps its identity, so that
+ * finished messages need not be drawn again.
  */
 import type { ChatEvent, ChatMessage } from '../api/chat'
 import type { Problem } from '../api/errors'
-import { type Council, heard, type Judgement } from '../council/council'
-import { isRestart, isText } from '../council/events'
-import { type Turn, told } from '../ui/turn'
-
-type AnswerState = 'waiting' | 'streaming' | 'complete' | 'stopped' | 'failed'
-
-export interface Answer {
-  state: AnswerState
-  model: string
-  text: string
-  thinking: string
-  /** The council that makes the answer; null where one model does. */
-  council: Council | null
-  startedAt: number
-  /** Where it stood in the queue when the server last told; null if it never had to wait. */
-  turn: Turn | null
-  /** Why it does not grow just now; null while it does. */
-  paused: string | null
-  /** How often it was paused, and for how long in all. */
-  pauses: { count: number; ms: number }
-  firstTokenMs: number | null
-  totalMs: number | null
-  tokens: { input: number; output: number } | null
-  /** The engine ended the answer because it may not grow longer. */
-  cutShort: boolean
-  problem: Problem | null
-}
-
-export interface Exchange {
-  id: number
-  question: string
-  answer: Answer
-}
+import type { StoredConversation } from '../conversations/wire'
+import type { Judgement } from '../council/council'
+import { type Answer, fresh, grow, isOpen } from './answer'
+import { type Exchange, exchangesOf, type Message, newestBelow, pathTo, type Reply } from './branch'
+import { merged } from './stored'
 
 export interface Conversation {
+  /** Another one with each conversation that is opened. */
+  serial: number
+  /** As stored; null as long as nothing is. */
+  id: string | null
+  title: string
+  /** Nothing of it is stored. */
+  temporary: boolean
+  /** True until what is stored is there. */
+  loading: boolean
+  /** Why it could not be read or changed. */
+  problem: Problem | null
+  messages: readonly Message[]
+  /** The last message of the branch that is looked at. */
+  leaf: string | null
+  hasEarlier: boolean
+  /** The branch that is looked at. */
   exchanges: readonly Exchange[]
 }
 
 export type Action =
-  | { type: 'asked'; id: number; question: string; model: string; at: number }
-  | { type: 'retried'; model: string; at: number }
+  | { type: 'opened'; serial: number; id: string | null }
+  | { type: 'kept'; temporary: boolean }
+  | { type: 'created'; id: string }
+  | { type: 'told'; stored: StoredConversation; followed: string | null; at: number }
+  | { type: 'troubled'; problem: Problem | null }
+  | {
+      type: 'asked'
+      key: string
+      parent: string | null
+      question: string
+      model: string
+      at: number
+    }
+  | { type: 'retried'; key: string; question: string; model: string; at: number }
+  | { type: 'taken up'; at: number }
   | { type: 'received'; events: readonly ChatEvent[]; at: number }
+  | { type: 'lost' }
   | { type: 'ended'; state: 'complete' | 'stopped'; at: number }
   | { type: 'failed'; problem: Problem; at: number }
+  | { type: 'switched'; key: string }
   | { type: 'judged'; council: string; judgement: Judgement }
-  | { type: 'cleared' }
 
-export const EMPTY: Conversation = { exchanges: [] }
+export const EMPTY: Conversation = {
+  serial: 0,
+  id: null,
+  title: '',
+  temporary: false,
+  loading: false,
+  problem: null,
+  messages: [],
+  leaf: null,
+  hasEarlier: false,
+  exchanges: [],
+}
 
-export function reduce(conversation: Conversation, action: Action): Conversation {
+export function reduce(before: Conversation, action: Action): Conversation {
+  const after = changed(before, action)
+  if (after.messages === before.messages && after.leaf === before.leaf) return after
+  return { ...after, exchanges: exchangesOf(after.messages, after.leaf, before.exchanges) }
+}
+
+function changed(conversation: Conversation, action: Action): Conversation {
   switch (action.type) {
-    case 'cleared':
-      return EMPTY
-    case 'asked': {
-      const { id, question, model, at } = action
-      const exchange = { id, question, answer: fresh(model, at) }
-      return { exchanges: [...conversation.exchanges, exchange] }
+    case 'opened': {
+      const { serial, id } = action
+      return { ...EMPTY, serial, id, loading: id !== null }
     }
-    case 'retried':
-      return withLastAnswer(conversation, () => fresh(action.model, action.at))
-    case 'received':
-      return withLastAnswer(conversation, (answer) =>
-        action.events.reduce((grown, event) => grow(grown, event, action.at), answer),
-      )
+    case 'kept':
+      return { ...conversation, temporary: action.temporary }
+    case 'created':
+      return { ...conversation, id: action.id }
+    case 'told':
+      return withTold(conversation, action)
+    case 'troubled':
+      return { ...conversation, problem: action.problem, loading: false }
+    case 'switched':
+      return { ...conversation, leaf: newestBelow(conversation.messages, action.key) }
     case 'judged':
       return withJudgement(conversation, action.council, action.judgement)
+    case 'asked': {
+      const { key, parent, question } = action
+      const asked: Message = { key, id: null, parent, role: 'user', text: question }
+      return withReply(conversation, [...conversation.messages, asked], key, action)
+    }
+    case 'retried':
+      return withReply(conversation, withoutVain(conversation, action), action.question, action)
+    default:
+      return withLeaf(conversation, (reply, messages) => grown(reply, messages, action))
+  }
+}
+
+type Growth = Extract<Action, { type: 'taken up' | 'received' | 'lost' | 'ended' | 'failed' }>
+
+/** The messages after something happened to the last answer. */
+function grown(reply: Reply, messages: readonly Message[], action: Growth): readonly Message[] {
+  const { answer } = reply
+  const put = (answer: Answer) => replaced(messages, { ...reply, answer })
+  switch (action.type) {
+    case 'taken up':
+      return put(fresh(answer.model, answer.startedAt))
+    case 'lost':
+      return put({ ...answer, adrift: true })
     case 'ended':
-      return withLastAnswer(conversation, (answer) => ({
-        ...answer,
-        state: action.state,
-        totalMs: action.at - answer.startedAt,
-      }))
+      return put({ ...over(answer, action.at), state: action.state })
     case 'failed':
-      return withLastAnswer(conversation, (answer) => ({
-        ...answer,
-        state: 'failed',
-        problem: action.problem,
-        totalMs: action.at - answer.startedAt,
-      }))
-  }
-}
-
-function fresh(model: string, at: number): Answer {
-  return {
-    state: 'waiting',
-    model,
-    text: '',
-    thinking: '',
-    council: null,
-    startedAt: at,
-    turn: null,
-    paused: null,
-    pauses: { count: 0, ms: 0 },
-    firstTokenMs: null,
-    totalMs: null,
-    tokens: null,
-    cutShort: false,
-    problem: null,
-  }
-}
-
-function grow(answer: Answer, event: ChatEvent, at: number): Answer {
-  switch (event.type) {
-    case 'queue': {
-      const waitMs = event.waitSeconds === null ? null : event.waitSeconds * 1000
-      return { ...answer, turn: told(answer.turn, event.ahead, waitMs, at) }
+      return put({ ...over(answer, action.at), state: 'failed', problem: action.problem })
+    case 'received': {
+      const more = action.events.reduce((old, event) => grow(old, event, action.at), answer)
+      const stored = action.events.find((event) => event.type === 'stored')
+      if (stored === undefined) return put(more)
+      const named = messages.map((message) =>
+        message.key === reply.parent ? { ...message, id: stored.question } : message,
+      )
+      return replaced(named, { ...reply, id: stored.answer, answer: more })
     }
-    case 'turn':
-      return { ...answer, turn: null }
-    case 'paused':
-      return { ...answer, paused: event.why }
-    case 'resumed':
-      return { ...answer, paused: null, pauses: { count: event.pauses, ms: event.pausedMs } }
-    case 'delta':
-      return {
-        ...begun(answer, at),
-        text: answer.text + event.text,
-        // What a council's members write comes as events, and there once more for other clients.
-        thinking: answer.council === null ? answer.thinking + event.thinking : '',
-      }
-    case 'council': {
-      const council = heard(answer.council, event.told)
-      const grown = isText(event.told) ? begun(answer, at) : answer
-      const thinking = council === null ? answer.thinking : ''
-      return { ...grown, council, thinking, text: isRestart(event.told) ? '' : grown.text }
-    }
-    case 'finish':
-      return { ...answer, cutShort: event.reason === 'length' }
-    case 'usage':
-      return { ...answer, tokens: { input: event.input, output: event.output } }
   }
 }
 
-/** The answer with its first token, or one more. */
-function begun(answer: Answer, at: number): Answer {
-  const firstTokenMs = answer.firstTokenMs ?? at - answer.startedAt
-  return { ...answer, state: 'streaming', paused: null, firstTokenMs }
-}
+const over = (answer: Answer, at: number): Answer => ({
+  ...answer,
+  adrift: false,
+  totalMs: at - answer.startedAt,
+})
 
-function withJudgement(
-  { exchanges }: Conversation,
-  id: string,
-  judgement: Judgement,
-): Conversation {
-  const judged = (exchange: Exchange): Exchange => {
-    const { council } = exchange.answer
-    if (council?.id !== id) return exchange
-    const answer = { ...exchange.answer, council: { ...council, judged: judgement } }
-    return { ...exchange, answer }
-  }
-  return { exchanges: exchanges.map(judged) }
-}
+const replaced = (messages: readonly Message[], by: Message) =>
+  messages.map((message) => (message.key === by.key ? by : message))
 
-function withLastAnswer(
+function withLeaf(
   conversation: Conversation,
-  change: (answer: Answer) => Answer,
+  change: (reply: Reply, messages: readonly Message[]) => readonly Message[],
 ): Conversation {
-  const last = conversation.exchanges.at(-1)
-  if (last === undefined) return conversation
-  const changed = { ...last, answer: change(last.answer) }
-  return { exchanges: [...conversation.exchanges.slice(0, -1), changed] }
+  const { messages, leaf } = conversation
+  const last = messages.find(({ key }) => key === leaf)
+  return last?.role === 'assistant'
+    ? { ...conversation, messages: change(last, messages) }
+    : conversation
 }
+
+/** A new answer below a question; the branch goes there. */
+function withReply(
+  conversation: Conversation,
+  messages: readonly Message[],
+  parent: string,
+  { key, model, at }: { key: string; model: string; at: number },
+): Conversation {
+  const answer = fresh(model, at)
+  const reply: Reply = { key: `${key} answer`, id: null, parent, role: 'assistant', answer }
+  return { ...conversation, messages: [...messages, reply], leaf: reply.key }
+}
+
+/** An answer that brought nothing and is not stored either gives way to the next try. */
+const withoutVain = ({ messages }: Conversation, { question }: { question: string }) =>
+  messages.filter(
+    (message) =>
+      message.role !== 'assistant' ||
+      message.parent !== question ||
+      message.id !== null ||
+      message.answer.text !== '',
+  )
+
+function withTold(
+  conversation: Conversation,
+  { stored, followed, at }: Extract<Action, { type: 'told' }>,
+): Conversation {
+  const messages = merged(conversation.messages, stored, followed, at)
+  const leaf = messages.find(({ key }) => key === conversation.leaf)
+  const there = messages.find(({ id }) => id !== null && id === stored.leaf_id) ?? leaf
+  const isHere = leaf !== undefined && (leaf.id === null || leaf.key === followed)
+  const last = there ?? messages.at(-1)
+  const oldest = (list: readonly Message[]) => list.find(({ id }) => id !== null)?.id
+  return {
+    ...conversation,
+    title: stored.title,
+    loading: false,
+    problem: null,
+    messages,
+    leaf: isHere || last === undefined ? conversation.leaf : newestBelow(messages, last.key),
+    // A page that does not hold the oldest known message says nothing of what is before that.
+    hasEarlier: oldest(messages) === stored.messages[0]?.id ? stored.more : conversation.hasEarlier,
+  }
+}
+
+function withJudgement(conversation: Conversation, id: string, judgement: Judgement): Conversation {
+  const judged = (message: Message): Message => {
+    if (message.role !== 'assistant') return message
+    const { council } = message.answer
+    if (council?.id !== id) return message
+    return { ...message, answer: { ...message.answer, council: { ...council, judged: judgement } } }
+  }
+  return { ...conversation, messages: conversation.messages.map(judged) }
+}
+
+/** The answer at the end of the branch; null where there is none. */
+export const lastAnswer = ({ exchanges }: Conversation): Answer | null =>
+  exchanges.at(-1)?.reply?.answer ?? null
 
 /** True while the last answer may still grow. */
-export function isRunning({ exchanges }: Conversation): boolean {
-  const state = exchanges.at(-1)?.answer.state
-  return state === 'waiting' || state === 'streaming'
+export function isRunning(conversation: Conversation): boolean {
+  const answer = lastAnswer(conversation)
+  return answer !== null && isOpen(answer)
 }
 
 /**
- * What the model gets to read for the last question. Exchanges that brought no
+ * What a next question follows: the last message, in a stored conversation the last that the server
+ * knows.
+ */
+export function endOf({ messages, leaf, temporary }: Conversation): string | null {
+  const path = pathTo(messages, leaf)
+  return path.findLast(({ id }) => temporary || id !== null)?.key ?? null
+}
+
+/**
+ * What the model gets to read for the last question of a temporary chat. Exchanges that brought no
  * text are left out whole: two questions in a row upset some chat templates.
  */
 export function messagesFor({ exchanges }: Conversation): ChatMessage[] {
+  const told = exchanges
+    .slice(0, -1)
+    .filter(({ reply }) => reply !== null && reply.answer.text !== '')
+  const asks = ({ question }: Exchange): ChatMessage[] =>
+    question === null ? [] : [{ role: 'user', content: question.text }]
   const last = exchanges.at(-1)
-  if (last === undefined) return []
-  const told = exchanges.slice(0, -1).filter(({ answer }) => answer.text !== '')
   return [
-    ...told.flatMap(({ question, answer }): ChatMessage[] => [
-      { role: 'user', content: question },
-      { role: 'assistant', content: answer.text },
+    ...told.flatMap((exchange): ChatMessage[] => [
+      ...asks(exchange),
+      { role: 'assistant', content: exchange.reply?.answer.text ?? '' },
     ]),
-    { role: 'user', content: last.question },
+    ...(last === undefined ? [] : asks(last)),
   ]
 }

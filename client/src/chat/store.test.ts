@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, test, vi } from 'vitest'
 import { LiveBody, serve } from '../test/server'
+import { lastAnswer } from './conversation'
 import { ChatStore } from './store'
 
 let body: LiveBody
@@ -13,17 +14,18 @@ beforeEach(() => {
   })
 })
 
-const answer = (store: ChatStore) => store.current().exchanges.at(-1)?.answer
+const answer = (store: ChatStore) => lastAnswer(store.current())
 const settled = () => new Promise((resolve) => setTimeout(resolve, 10))
 
 async function asking(): Promise<ChatStore> {
   const store = new ChatStore()
+  store.keep(true)
   store.ask('Hello?', 'm')
   await settled()
   return store
 }
 
-describe('ChatStore', () => {
+describe('a temporary chat', () => {
   test('gathers the tokens between two frames into one update', async () => {
     let frame: FrameRequestCallback | null = null
     vi.spyOn(window, 'requestAnimationFrame').mockImplementation((callback) => {
@@ -68,7 +70,7 @@ describe('ChatStore', () => {
     const store = await asking()
     body.text('Half')
     await settled()
-    store.stop()
+    void store.stop()
     await settled()
     expect(answer(store)).toMatchObject({ state: 'stopped', text: 'Half', problem: null })
   })
@@ -86,6 +88,7 @@ describe('ChatStore', () => {
     store.clear()
     await settled()
     expect(store.current().exchanges).toEqual([])
+    store.keep(true)
     store.ask('New?', 'm')
     await settled()
     expect(answer(store)).toMatchObject({ state: 'waiting', text: '' })

@@ -2,7 +2,8 @@ import { fireEvent, render, screen, waitFor, within } from '@testing-library/rea
 import { expect, test } from 'vitest'
 import { App } from '../App'
 import { modelsOf } from '../api/models'
-import { json, LiveBody, serve } from '../test/server'
+import { Shelf } from '../test/conversations'
+import { json, serve } from '../test/server'
 
 const council = (id: string, demonstration = false) => ({
   id,
@@ -12,9 +13,9 @@ const councils = ['council', 'council:self', 'council:lawyers'].map((id) => coun
 
 async function chat(data: unknown[] = [...councils, { id: 'small' }, { id: 'large' }]) {
   const calls = serve({
+    ...new Shelf().routes,
     'GET /api/session': () => json({ principal: { id: 'p', name: 'ada', role: 'member' } }),
     'GET /v1/models': () => json({ data }),
-    'POST /v1/chat/completions': ({ signal }) => new LiveBody().response(signal),
   })
   render(<App />)
   await screen.findByRole('textbox', { name: 'Message' })
@@ -29,7 +30,7 @@ async function asked(calls: Awaited<ReturnType<typeof chat>>) {
   fireEvent.change(screen.getByRole('textbox', { name: 'Message' }), { target: { value: 'Why?' } })
   fireEvent.click(screen.getByRole('button', { name: 'Send' }))
   await screen.findByRole('button', { name: 'Stop' })
-  return calls.at(-1)?.body
+  return calls.find(({ path }) => path === '/api/conversations/c1/messages')?.body
 }
 
 test('a council is known by its mark, not by its name', () => {

@@ -56,7 +56,7 @@ function Conversation() {
   return (
     <>
       {exchange && <ExchangeView exchange={exchange} onRetry={() => store.retry('council')} />}
-      <CouncilVoice answer={exchange?.answer} />
+      <CouncilVoice answer={exchange?.reply?.answer ?? null} />
     </>
   )
 }
@@ -71,6 +71,7 @@ async function ask(routes: Parameters<typeof serve>[0] = {}) {
     ...routes,
   })
   const store = new ChatStore()
+  store.keep(true)
   render(
     <MantineProvider>
       <ChatContext value={store}>

@@ -1,14 +1,13 @@
 import { VisuallyHidden } from '@mantine/core'
-import type { Answer } from '../chat/conversation'
+import { type Answer, isOpen } from '../chat/answer'
 import { useSlowly } from '../ui/useSlowly'
 import { spokenWords } from './words'
 
 const SPEAK_EVERY_MS = 6000
 
 /** Who is at what, for screen readers. It stands outside the log, which is silent while busy. */
-export function CouncilVoice({ answer }: { answer: Answer | undefined }) {
-  const running = answer?.state === 'waiting' || answer?.state === 'streaming'
-  const council = running ? answer.council : null
+export function CouncilVoice({ answer }: { answer: Answer | null }) {
+  const council = answer !== null && isOpen(answer) ? answer.council : null
   const words = council === null ? '' : spokenWords(council)
   const spoken = useSlowly(words, SPEAK_EVERY_MS)
   return (

@@ -94,7 +94,7 @@ describe('the sharing page', () => {
       within(limits)
         .getAllByRole('term')
         .map((term) => term.textContent),
-    ).toEqual(['Weight', 'Running at a time'])
+    ).toEqual(['Weight', 'Running at a time', 'Members of a council'])
     expect(limits.textContent).toContain('2the rule of members')
     expect(screen.getByTestId('freshness').textContent).toBe('live')
   })

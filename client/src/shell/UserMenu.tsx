@@ -9,6 +9,7 @@ import {
 import { useState } from 'react'
 import { Link } from 'wouter'
 import type { Principal } from '../api/client'
+import { useChatAddress } from '../chat/ChatContext'
 import { PasswordDialog } from '../session/PasswordDialog'
 import { useSession } from '../session/SessionProvider'
 import { ProblemNote } from '../ui/ProblemNote'
@@ -19,6 +20,7 @@ import classes from './shell.module.css'
 /** The person's own menu; on a narrow screen it carries the page links too. */
 export function UserMenu({ principal }: { principal: Principal }) {
   const { logOut } = useSession()
+  const chat = useChatAddress()
   const [changing, setChanging] = useState(false)
   const [leave, { problem }] = useAction(logOut)
   return (
@@ -38,8 +40,8 @@ export function UserMenu({ principal }: { principal: Principal }) {
             {principal.name} · {principal.role}
           </Menu.Label>
           <div className={classes.menuPages}>
-            {pagesFor(principal).map(({ path, title }) => (
-              <Menu.Item key={path} component={Link} href={path}>
+            {pagesFor(principal, chat).map(({ path, title }) => (
+              <Menu.Item key={title} component={Link} href={path}>
                 {title}
               </Menu.Item>
             ))}

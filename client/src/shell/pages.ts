@@ -1,7 +1,6 @@
 import type { Principal } from '../api/client'
 
 const everyone = [
-  { path: '/', title: 'Chat' },
   { path: '/sharing', title: 'Sharing' },
   { path: '/keys', title: 'API keys' },
   { path: '/usage', title: 'Usage' },
@@ -12,5 +11,9 @@ const admins = [
   { path: '/engines', title: 'Engines' },
 ]
 
-export const pagesFor = ({ role }: Principal) =>
-  role === 'admin' ? [...everyone, ...admins] : everyone
+/** `chat` is the address of the conversation that is open. */
+export const pagesFor = ({ role }: Principal, chat: string) => [
+  { path: chat, title: 'Chat' },
+  ...everyone,
+  ...(role === 'admin' ? admins : []),
+]

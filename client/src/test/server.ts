@@ -7,6 +7,7 @@ import { vi } from 'vitest'
 interface Call {
   method: string
   path: string
+  query: URLSearchParams
   body: unknown
   signal: AbortSignal
 }
@@ -28,11 +29,11 @@ export function serve(routes: Record<string, Reply>): Call[] {
   vi.stubGlobal('fetch', async (input: RequestInfo | URL, init?: RequestInit) => {
     const target = typeof input === 'string' ? new URL(input, window.location.origin) : input
     const request = new Request(target, init && { ...init, signal: null })
-    const { pathname } = new URL(request.url)
+    const { pathname, searchParams: query } = new URL(request.url)
     const text = await request.text()
     const body: unknown = text === '' ? null : JSON.parse(text)
     const signal = init?.signal ?? new AbortController().signal
-    const call: Call = { method: request.method, path: pathname, body, signal }
+    const call: Call = { method: request.method, path: pathname, query, body, signal }
     calls.push(call)
     const reply = routes[`${call.method} ${call.path}`]
     return reply === undefined ? refusal(404, `No route ${call.method} ${call.path}`) : reply(call)

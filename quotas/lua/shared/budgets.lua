@@ -4,6 +4,8 @@
 -- is reserved, and there, at its end, what it did not use is given back, if they still last. So no window ever holds
 -- more than its limit, however many requests run at once, and the moment of the reset can be told.
 -- Everybody is counted, also without a limit: one that is set later knows what was used before.
+-- So a window holds the tokens of its settled requests and what the others have reserved, and the number of both; what
+-- was admitted before `since_ms` is not in it. `wirthforge doctor ledger` compares that with the usage rows.
 
 local MINUTE_MS = 60000
 local DAY_MS = 86400000
@@ -48,9 +50,8 @@ local function used(flow, windows)
     local name, which = window[1], window[2]
     local is_this = stored[name] == tostring(which)
     amounts[name] = is_this and tonumber(stored["tokens_" .. name]) or 0
-    if name == "minute" then
-      amounts.requests = is_this and tonumber(stored.requests_minute) or 0
-    end
+    -- nil: the window began before its requests were counted.
+    amounts["requests_" .. name] = is_this and tonumber(stored["requests_" .. name]) or not is_this and 0 or nil
   end
   return amounts
 end
@@ -63,7 +64,7 @@ local function affordable(given, amounts, windows)
   local input = tonumber(given.input_tokens)
   local refused, ends_ms
   local requests_max = tonumber(given.requests_per_minute)
-  if requests_max and amounts.requests + 1 > requests_max then
+  if requests_max and amounts.requests_minute + 1 > requests_max then
     refused, ends_ms = "requests_per_minute", windows[1][3]
   end
   for _, window in ipairs(windows) do
@@ -88,17 +89,25 @@ end
 -- Count a request and `tokens` for it.
 local function reserve(id, flow, tokens, amounts, windows)
   local record, entry = {}, { "reserved", tokens }
+  if redis.call("EXISTS", budget_key(flow)) == 0 then
+    record = { "since_ms", now }
+  end
   for _, window in ipairs(windows) do
     local name, which = window[1], window[2]
     amounts[name] = amounts[name] + tokens
     for _, value in ipairs({ name, which, "tokens_" .. name, amounts[name] }) do
       record[#record + 1] = value
     end
+    local requests = "requests_" .. name
+    if amounts[requests] then
+      amounts[requests] = amounts[requests] + 1
+      record[#record + 1] = requests
+      record[#record + 1] = amounts[requests]
+    end
     entry[#entry + 1] = name
     entry[#entry + 1] = which
   end
-  amounts.requests = amounts.requests + 1
-  redis.call("HSET", budget_key(flow), "requests_minute", amounts.requests, unpack(record))
+  redis.call("HSET", budget_key(flow), unpack(record))
   -- A month and a day: then every window has passed.
   redis.call("PEXPIRE", budget_key(flow), 32 * DAY_MS)
   redis.call("HSET", request_key(id), unpack(entry))
@@ -113,8 +122,8 @@ local function give_back(entry, tokens, never_ran)
   for _, name in ipairs({ "minute", "day", "month" }) do
     if redis.call("HGET", key, name) == entry[name] then
       redis.call("HINCRBY", key, "tokens_" .. name, tokens - tonumber(entry.reserved))
-      if never_ran and name == "minute" then
-        redis.call("HINCRBY", key, "requests_minute", -1)
+      if never_ran and redis.call("HEXISTS", key, "requests_" .. name) == 1 then
+        redis.call("HINCRBY", key, "requests_" .. name, -1)
       end
     end
   end

@@ -23,10 +23,12 @@
 --                                  loose:<request>: one that may land anywhere; run: the Redis that knows all this
 --   flow:<flow>            hash    served:<engine>, fresh:<engine>, spent, spent_turn, weight, in_flight_max, answer_tokens
 --   holds:<flow>           set     its running requests, on all engines
---   budget:<flow>          hash    what was used in this minute, day and month
+--   budget:<flow>          hash    what was used in this minute, day and month, by how many requests, and since when that
+--                                  is counted: Redis may have lost what was before
 --   request:<id>           hash    the entry, its state (queued or running), what was charged, and how often and how long
 --                                  it was paused; one that was is queued with `pauses` above 0
---   reaped:<id>            string  the lease was taken away; remembered for a while, so that its holder learns of it
+--   reaped:<id>            hash    the lease was taken away, and this was settled for it; remembered for a while, so that
+--                                  its holder learns of it, and settles what it says instead
 --   turn                   number  the highest counter that was ever dispatched, on any engine
 --   policy_version         string  changes with every change of a quota
 --   cache_key              string  makes the salts that keep prompt caches apart
@@ -34,10 +36,11 @@
 --   go:<replica>           list    news for that replica: "run:<id>", "revoke:<id>", "pause:<id>"
 --   reaped_ms              number  when leases were last looked at
 --   settled                stream  one event for every request that held a lease
+--   unreadable             stream  events that no usage row could be made of, and why; kept for people to look at
 
 local LEASE_MS = 5000
 local ALIVE_MS = 5000
-local REAPED_REMEMBERED_S = 600
+local REAPED_REMEMBERED_S = 86400
 local GO_REMEMBERED_S = 60
 -- A back-stop against a database that is away for weeks, at about 300 bytes an event.
 local SETTLED_LENGTH_MAX = 1000000
@@ -56,6 +59,10 @@ local now = now_ms()
 
 local function request_key(id)
   return prefix .. "request:" .. id
+end
+
+local function reaped_key(id)
+  return prefix .. "reaped:" .. id
 end
 
 local function queue_key(engine)

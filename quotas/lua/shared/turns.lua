@@ -115,6 +115,17 @@ local function let_go(id, engine, entry)
   end
 end
 
+-- What was settled for a request whose lease had been taken away gives way to what is settled for it now: `tokens`, or,
+-- where it had entered again since (is_anew), nothing, since then it is counted anew. Returns what it replaces.
+local function amend(id, tokens, is_anew)
+  local reaped = read(reaped_key(id))
+  if reaped.user then
+    give_back(reaped, is_anew and 0 or tokens, is_anew)
+    redis.call("DEL", reaped_key(id))
+  end
+  return reaped
+end
+
 -- Its replica is gone: what it cost is settled from what was charged.
 local function abandon(id, engine, entry)
   local event, paused_ms = { "id", id, "outcome", "abandoned" }, tonumber(entry.paused_ms) or 0
@@ -134,9 +145,13 @@ local function abandon(id, engine, entry)
   end
   settle(event)
   redis.call("DEL", request_key(id))
-  redis.call("SET", prefix .. "reaped:" .. id, "1", "EX", REAPED_REMEMBERED_S)
+  local tokens = tonumber(entry.input_tokens) + tonumber(entry.output_tokens)
+  amend(id, tokens, true)
+  redis.call("HSET", reaped_key(id), "user", entry.user, "enqueued_ms", entry.enqueued_ms, "reserved", tokens,
+    "minute", entry.minute, "day", entry.day, "month", entry.month)
+  redis.call("EXPIRE", reaped_key(id), REAPED_REMEMBERED_S)
   let_go(id, engine, entry)
-  give_back(entry, tonumber(entry.input_tokens) + tonumber(entry.output_tokens))
+  give_back(entry, tokens)
   rank(entry.user)
   rest(entry.user)
 end

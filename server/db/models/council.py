@@ -53,6 +53,7 @@ class CouncilRun(Base):
     """One request to a council: how it was set up, who took part, how it ended. Never what was asked or answered.
 
     `id` is the council's own request; its members' usage rows point to it. No foreign key: the row outlives the person.
+    Partitioned by month of the id, which begins with its time.
     `members` holds server/council/runs.py Member objects, `shadow` what another policy would have chosen, `feedback`
     what its person thought of it (server/council/skills.py), and what that changed.
     """
@@ -84,6 +85,7 @@ class CouncilRun(Base):
         Index("ix_council_runs_user_id_started_at", "user_id", "started_at"),
         Index("ix_council_runs_started_at_id", "started_at", "id"),
         Index("ix_council_runs_rated", "user_id", postgresql_where=text("feedback IS NOT NULL")),
+        {"postgresql_partition_by": "RANGE (id)"},
     )
 
 

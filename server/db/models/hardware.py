@@ -25,10 +25,11 @@ class HardwareSample(Base):
 
     NULL: the device does not tell. The order of columns leaves no gaps in a row, since there will be many.
     `at` is the beginning of the period, `energy_mj` what was used in it, `throttled_percent` the part of its samples
-    with clocks held down by heat or power, `xid` the last fault in it.
+    with clocks held down by heat or power, `xid` the last fault in it. Partitioned by month.
     """
 
     __tablename__ = "hardware_samples"
+    __table_args__ = ({"postgresql_partition_by": "RANGE (at)"},)
 
     at: Mapped[datetime] = mapped_column(primary_key=True)
     device_id: Mapped[int] = mapped_column(

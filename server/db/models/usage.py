@@ -12,10 +12,12 @@ from server.db.models.base import Base
 class Usage(Base):
     """One row for every request that held a lease, whatever ended it.
 
-    No foreign keys: the row outlives the person and the key. Durations count from the request's arrival at the gate;
-    `first_token_ms` is NULL where no first token was seen (not streamed, or ended before). `pauses` is how often the
-    answer gave up its slot and went on later, `paused_ms` how long that took. `council_id` is the council (a row of
+    Partitioned by month of the id, which begins with its time. No foreign keys: the row outlives the person and the
+    key. `started_at` is when Redis admitted it, by Redis' clock; durations count from the request's arrival at the
+    gate. `first_token_ms` is NULL where no first token was seen (not streamed, or ended before). `pauses` is how often
+    the answer gave up its slot and went on later, `paused_ms` how long that took. `council_id` is the council (a row of
     `council_runs`) that asked for it, `role` what it did there: leader, member, rank, judge, debate or chair.
+
     Outcomes: completed, cancelled (the client left), failed (the engine), revoked (somebody light
     needed the slot), abandoned (the server died).
     """
@@ -40,4 +42,7 @@ class Usage(Base):
     outcome: Mapped[str]
     started_at: Mapped[datetime]
 
-    __table_args__ = (Index("ix_usage_user_id_started_at", "user_id", "started_at"),)
+    __table_args__ = (
+        Index("ix_usage_user_id_started_at", "user_id", "started_at"),
+        {"postgresql_partition_by": "RANGE (request_id)"},
+    )

@@ -1,0 +1,1 @@
+"""Upkeep: partitions, archive, and the jobs that look after both."""

@@ -59,7 +59,8 @@ async def postgres_url(short_dir: Path) -> AsyncIterator[str]:
     await postgres.stop()
 
 
-async def _execute(url: str, *statements: str) -> None:
+async def execute(url: str, *statements: str) -> None:
+    """As whoever the URL names, each by itself."""
     engine = create_async_engine(async_url(url), isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
         for statement in statements:
@@ -75,19 +76,19 @@ def _with_database(url: str, name: str) -> str:
 async def template(postgres_url: str) -> AsyncIterator[str]:
     """The name of a migrated, empty database."""
     name = f"wirthforge_template_{uuid4().hex[:8]}"
-    await _execute(postgres_url, f"CREATE DATABASE {name}")
+    await execute(postgres_url, f"CREATE DATABASE {name}")
     await migrate(_with_database(postgres_url, name))
     yield name
-    await _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
 async def database_url(postgres_url: str, template: str) -> AsyncIterator[str]:
     """A database of the test's own."""
     name = f"wirthforge_test_{uuid4().hex[:8]}"
-    await _execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    await execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield _with_database(postgres_url, name)
-    await _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

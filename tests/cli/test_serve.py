@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from tests.cli.programs import COMMAND, NEWEST, House, Server, environment
-from tests.conftest import _execute, _with_database
+from tests.conftest import _with_database, execute
 from tests.stand_ins import openai_engine
 from tests.web.described import litestar
 
@@ -24,9 +24,9 @@ NOWHERE = "http://127.0.0.1:1/v1"
 async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
     """A database without a schema."""
     name = f"wirthforge_empty_{uuid4().hex[:8]}"
-    await _execute(postgres_url, f"CREATE DATABASE {name}")
+    await execute(postgres_url, f"CREATE DATABASE {name}")
     yield _with_database(postgres_url, name)
-    await _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_serve_says_what_it_needs(house: House) -> None:

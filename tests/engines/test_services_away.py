@@ -1,5 +1,6 @@
 """Postgres and Redis go away while engines are registered and prompts lie in their caches; both of the test's own."""
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -96,6 +97,13 @@ async def test_registered_engines_outlive_postgres(
         assert sum(await box.ledger.load("a")) + sum(await box.ledger.load("b")) == 0
 
 
+async def until_cached(box: Box, someone: Person, text: str) -> None:
+    """Ask until the prompt is found: what was noted over a connection that had broken is noted with the next one."""
+    async with asyncio.timeout(10):
+        while await cached(box, someone, text) <= CACHED_MIN:
+            pass
+
+
 async def test_nobody_finds_anothers_prompt_after_redis_was_away(
     make_box: MakeBox, settings: Settings, own_redis: Redis, llama: Llama
 ) -> None:
@@ -109,6 +117,6 @@ async def test_nobody_finds_anothers_prompt_after_redis_was_away(
         await own_redis.start()
         assert await cached(box, ben, text) <= TEMPLATE_MAX
         assert await cached(box, ann, text) <= TEMPLATE_MAX
-        assert await cached(box, ann, text) > CACHED_MIN
-        assert await cached(box, ben, text) > CACHED_MIN
+        await until_cached(box, ann, text)
+        await until_cached(box, ben, text)
     assert sum(await box.ledger.load(tiny_model.NAME)) == 0

@@ -47,6 +47,10 @@ ADMIN_ONLY = {
     ("POST", "/api/admin/engines/test/{name}"),
     ("GET", "/api/admin/councils"),
     ("GET", "/api/admin/council-runs"),
+    ("GET", "/api/admin/usage"),
+    ("GET", "/api/admin/usage/export"),
+    ("GET", "/api/admin/prices"),
+    *((method, "/api/admin/prices/{model}") for method in ("PUT", "DELETE")),
     *((method, "/api/admin/councils/{name}") for method in ("GET", "PUT", "DELETE")),
     *((method, f"/api/admin/{name}") for name in ("skills", "contention") for method in ("GET", "DELETE")),
     *((method, "/api/admin/quotas/default") for method in ("PUT", "DELETE")),
@@ -63,6 +67,9 @@ def _path(template: str) -> str:
         template.replace("{user_id}", NOBODY)
         .replace("{key_id}", NOBODY)
         .replace("{council_id}", NOBODY)
+        .replace("{conversation_id}", NOBODY)
+        .replace("{question_id}", NOBODY)
+        .replace("{answer_id}", NOBODY)
         .replace("{model}", "stand-in")
         .replace("{role}", "member")
         .replace("{name}", "no-engine")

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from server.clock import SystemClock
 from server.db.models import AuditEntry
@@ -17,7 +17,7 @@ from server.engines.kinds import Defaults
 from server.errors import Unavailable, WirthforgeError
 from server.settings import Settings
 from tests.boxes import Box, Person
-from tests.conftest import MakeBox
+from tests.conftest import MakeBox, execute
 from tests.stand_ins import openai_engine
 from tests.stand_ins.openai_engine import MODEL, Order
 
@@ -365,7 +365,7 @@ async def test_two_engines_of_one_model(admin: httpx.AsyncClient, engine_url: st
 
 
 async def test_the_other_replica_learns_and_keeps_what_it_knows(
-    admin: httpx.AsyncClient, empty: Box, engine_url: str
+    admin: httpx.AsyncClient, empty: Box, engine_url: str, database_url: str
 ) -> None:
     """It reads the same table; where Postgres is away everything stays as it was."""
     fleet = Fleet(
@@ -384,13 +384,11 @@ async def test_the_other_replica_learns_and_keeps_what_it_knows(
     assert health is not None
     assert health.is_up
     await admin.patch(f"{PATH}/gpu", json={"is_draining": True})
-    async with empty.database.transaction(everybody=True) as session:
-        await session.execute(text("ALTER TABLE engines RENAME TO engines_away"))
+    await execute(database_url, "ALTER TABLE engines RENAME TO engines_away")
     with pytest.raises(WirthforgeError):
         await fleet.roster.sync()
     assert fleet.pool.names == ["gpu"]
-    async with empty.database.transaction(everybody=True) as session:
-        await session.execute(text("ALTER TABLE engines_away RENAME TO engines"))
+    await execute(database_url, "ALTER TABLE engines_away RENAME TO engines")
     await fleet.roster.sync()
     with pytest.raises(Unavailable, match="maintenance"):
         fleet.pool.routes_to(MODEL)

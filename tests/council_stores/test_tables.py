@@ -1,16 +1,16 @@
 """The tables of councils, and the columns of usage that point to them: forth, and back, with what is in them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from server.db.migrate import MIGRATIONS, migrate
+from server.db.migrate import migrate
 from server.db.session import async_url
+from tests.migrating import alembic, read
 
 USAGE = (
     "INSERT INTO usage (request_id, user_id, surface, model, engine, input_tokens, output_tokens, queue_ms, total_ms,"
@@ -36,30 +36,11 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     await opened.dispose()
 
 
-async def alembic(engine: AsyncEngine, action: Callable[[Config], None]) -> None:
-    """One of Alembic's commands."""
-
-    def run(connection: Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        action(config)
-
-    async with engine.begin() as connection:
-        await connection.run_sync(run)
-
-
 async def execute(engine: AsyncEngine, *statements: str, **values: object) -> None:
     """In one transaction."""
     async with engine.begin() as connection:
         for statement in statements:
             await connection.execute(text(statement), values)
-
-
-async def read(engine: AsyncEngine, query: str) -> list[tuple[object, ...]]:
-    """All rows."""
-    async with engine.begin() as connection:
-        return [tuple(row) for row in await connection.execute(text(query))]
 
 
 async def test_the_tables_are_those_of_the_migrations(engine: AsyncEngine) -> None:

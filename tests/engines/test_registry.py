@@ -1,16 +1,16 @@
 """The registry's tables: what was known before they were divided is kept, forth and back."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from server.db.migrate import MIGRATIONS, migrate
+from server.db.migrate import migrate
 from server.db.session import async_url
+from tests.migrating import alembic, read
 
 FOUND = '{"stops": "no", "counts": "yes", "isolates": "unknown"}'
 
@@ -21,25 +21,6 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     opened = create_async_engine(async_url(database_url))
     yield opened
     await opened.dispose()
-
-
-async def alembic(engine: AsyncEngine, action: Callable[[Config], None]) -> None:
-    """One of Alembic's commands."""
-
-    def run(connection: Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        action(config)
-
-    async with engine.begin() as connection:
-        await connection.run_sync(run)
-
-
-async def read(engine: AsyncEngine, query: str) -> list[tuple[object, ...]]:
-    """All rows."""
-    async with engine.begin() as connection:
-        return [tuple(row) for row in await connection.execute(text(query))]
 
 
 async def test_the_tables_are_those_of_the_migrations(engine: AsyncEngine) -> None:

@@ -1,21 +1,21 @@
 """Usage, council runs and hardware samples become partitioned, and plain again, with all their rows."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from server.clock import SystemClock, uuid7
-from server.db.migrate import MIGRATIONS, migrate
+from server.db.migrate import migrate
 from server.db.models import HardwareSample, Usage
 from server.db.session import APP_ROLE, Database, async_url
 from server.usage.writer import _UPSERT
+from tests.migrating import alembic
 
 USAGE = (
     "INSERT INTO usage (request_id, user_id, surface, model, engine, input_tokens, output_tokens, queue_ms, total_ms,"
@@ -36,19 +36,6 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     opened = create_async_engine(async_url(database_url))
     yield opened
     await opened.dispose()
-
-
-async def alembic(engine: AsyncEngine, action: Callable[[Config], None]) -> None:
-    """One of Alembic's commands."""
-
-    def run(connection: Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        action(config)
-
-    async with engine.begin() as connection:
-        await connection.run_sync(run)
 
 
 async def back(engine: AsyncEngine) -> None:

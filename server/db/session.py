@@ -28,7 +28,8 @@ CONNECT_S_MAX = 5
 COMMAND_S_MAX = 15
 # SQLSTATE classes: connection exceptions, no such database, too many connections, shutting down or starting up.
 AWAY_STATES = ("08", "3D", "53", "57")
-NO_SUCH_TABLE, NO_SUCH_ROLE, NOT_ALLOWED = "42P01", "22023", "42501"
+# A role that is not there: asked for on a connection, or to log in with.
+NO_SUCH_TABLE, NO_SUCH_ROLES, NOT_ALLOWED = "42P01", ("22023", "28000"), "42501"
 APP_ROLE = "wirthforge_app"
 # For what is read outside of transactions; see `first`.
 READERS_MAX = 2
@@ -120,7 +121,7 @@ def _told() -> Iterator[None]:
         # Closed under our hands; or not opened, with a state like "starting up" that tells a part of Postgres' life.
         if error.connection_invalidated or (_state(error) or "")[:2] in AWAY_STATES:
             raise _away() from error
-        if _state(error) == NO_SUCH_TABLE or (_state(error) == NO_SUCH_ROLE and APP_ROLE in str(error.orig)):
+        if _state(error) == NO_SUCH_TABLE or (_state(error) in NO_SUCH_ROLES and APP_ROLE in str(error.orig)):
             raise Unavailable(
                 "The database has no schema yet, or an old one: run `wirthforge migrate`.", code="not_migrated"
             ) from error

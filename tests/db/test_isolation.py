@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.clock import SystemClock, uuid7
+from server.db import session
 from server.db.models import Base
 from server.db.session import APP_ROLE, Database
 from server.errors import Unavailable
@@ -207,3 +208,18 @@ async def test_a_search_finds_the_words_of_its_person_alone(database: Database) 
     for everybody in (False, True):
         async with database.transaction(everybody=everybody) as session:
             assert await session.scalar(search) == 0
+
+
+@pytest.mark.parametrize("login", ["postgres", "wirthforge_nobody"])
+async def test_a_postgres_of_before_the_role_is_told_to_migrate(
+    postgres_url: str, login: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer command that meets an older server's Postgres: whether it takes the role or logs in with it."""
+    monkeypatch.setattr(session, "APP_ROLE", "wirthforge_nobody")
+    url = make_url(postgres_url)
+    older = Database((url if login == "postgres" else url.set(username=login)).render_as_string(False))  # noqa: FBT003
+    try:
+        with pytest.raises(Unavailable, match="wirthforge migrate"):
+            await older.ping()
+    finally:
+        await older.close()

@@ -176,8 +176,8 @@ describe('the list', () => {
     const now = new Date().toISOString()
     shelf.rows = [row('p', { pinned: true }), row('c1', { updated_at: now }), row('old')]
     const calls = visit('/')
-    await screen.findByRole('region', { name: 'Today' })
-    const groups = screen.getAllByRole('region').map((group) => group.getAttribute('aria-label'))
+    await screen.findByRole('heading', { name: 'Today' })
+    const groups = screen.getAllByRole('heading', { level: 2 }).map((each) => each.textContent)
     expect(groups).toEqual(['Pinned', 'Today', 'Earlier'])
     shelf.rows = [row('c1', { excerpt: 'what a «council» is' })]
     type('Search conversations', ' council ')
@@ -200,6 +200,21 @@ describe('the list', () => {
     expect(await screen.findByText('Councils')).toBeTruthy()
     const changes = calls.filter(({ method }) => method === 'PATCH')
     expect(changes.map(({ body }) => body)).toEqual([{ title: 'Councils' }])
+  })
+
+  test('a title in the making survives that its row comes into another group', async () => {
+    shelf.rows = [row('c1')]
+    const calls = visit('/')
+    await screen.findByText('About c1')
+    type('Search conversations', 'c')
+    await screen.findByRole('heading', { name: 'Found' })
+    await choose('About c1', 'Rename')
+    type('Title', 'Councils')
+    type('Search conversations', '')
+    await screen.findByRole('heading', { name: 'Earlier' })
+    fireEvent.keyDown(screen.getByRole('textbox', { name: 'Title' }), { key: 'Enter' })
+    await waitFor(() => expect(calls.some(({ method }) => method === 'PATCH')).toBe(true))
+    expect(calls.find(({ method }) => method === 'PATCH')?.body).toEqual({ title: 'Councils' })
   })
 
   test('deletes after asking; the open one gives way to a new chat', async () => {

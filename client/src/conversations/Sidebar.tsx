@@ -133,14 +133,15 @@ function Rows() {
     )
   }
   const groups = search === '' ? groupsOf(rows) : [{ title: 'Found', rows: [...rows] }]
-  return groups.map(({ title, rows: members }) => (
-    <section key={title} aria-label={title}>
-      <h2 className={classes.groupTitle}>{title}</h2>
-      <ul className={classes.rows}>
-        {members.map((row) => (
-          <ConversationItem key={row.id} row={row} />
-        ))}
-      </ul>
-    </section>
-  ))
+  // One list, so that a row that changes its group stays the same element: its title may be in the making.
+  return (
+    <ul className={classes.rows}>
+      {groups.flatMap(({ title, rows: members }) => [
+        <li key={title} className={classes.groupTitle}>
+          <h2>{title}</h2>
+        </li>,
+        ...members.map((row) => <ConversationItem key={row.id} row={row} />),
+      ])}
+    </ul>
+  )
 }

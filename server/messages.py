@@ -22,6 +22,22 @@ class Principal(Struct, frozen=True, kw_only=True):
     key_id: UUID | None = None
 
 
+class CloudWish(Struct, frozen=True, kw_only=True):
+    """What a request itself says about leaving this box; it can make things stricter, never looser.
+
+    Attributes:
+        mode: one of server/privacy/modes.py, or `private`; None: nothing is said.
+        conversation_id: the stored conversation that it belongs to.
+        consent: the token of a consent that its person has given to this very body.
+        takes_events: whether its client understands an event that asks for consent.
+    """
+
+    mode: str | None = None
+    conversation_id: UUID | None = None
+    consent: str = ""
+    takes_events: bool = False
+
+
 class ModelRequest(Struct, frozen=True, kw_only=True):
     """One request to one model, in OpenAI's wire format, checked as far as the server needs it.
 
@@ -34,6 +50,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
         answers: how many it asks for.
         is_revocable: whether it may be stopped for somebody who waits (`service_tier: "flex"`).
         council_id: the council's request that it is a part of, if it is; `role` is what it does there.
+        cloud: what it says about leaving this box.
     """
 
     id: UUID
@@ -49,6 +66,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     is_revocable: bool = False
     council_id: UUID | None = None
     role: str = ""
+    cloud: CloudWish = CloudWish()
 
 
 class Piece(Struct, frozen=True):

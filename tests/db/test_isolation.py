@@ -17,10 +17,17 @@ from server.db.session import APP_ROLE, Database
 from server.errors import Unavailable
 
 CONTENT = ("conversations", "messages", "member_answers")
-COUNTED = ("api_keys", "login_sessions", "setup_tokens", "usage", "council_runs")
+COUNTED = (
+    *("api_keys", "login_sessions", "setup_tokens", "usage", "council_runs"),
+    *("cloud_policies", "cloud_consents", "cloud_spend"),
+)
+# Only added to (tests/privacy/test_egress.py).
+ADDED = ("egress",)
 
 INSERTS = {
-    "conversations": "INSERT INTO conversations VALUES (:id, :who, 'secret', 'm', NULL, NULL, now(), now(), NULL)",
+    "conversations": (
+        "INSERT INTO conversations VALUES (:id, :who, 'secret', 'm', NULL, NULL, now(), now(), NULL, NULL)"
+    ),
     "messages": (
         "INSERT INTO messages (id, conversation_id, user_id, role, content, thinking, model, state, created_at,"
         " updated_at) VALUES (:id, :id, :who, 'user', 'secret', '', 'm', 'complete', now(), now())"
@@ -39,6 +46,11 @@ INSERTS = {
         "INSERT INTO council_runs VALUES (:id, :who, 'council', 'duo', 'open', NULL, 2, '', 'worth', '{}', '[]', NULL,"
         " NULL, NULL, NULL, NULL, 'completed', now(), 1, NULL)"
     ),
+    "cloud_policies": "INSERT INTO cloud_policies VALUES (:id, 'own', :who, '{}', now())",
+    "cloud_consents": (
+        "INSERT INTO cloud_consents VALUES (uuid_send(:id), :who, :id, NULL, 'p', 'm', '', 0, now(), now())"
+    ),
+    "cloud_spend": "INSERT INTO cloud_spend VALUES (:who, now(), 0, 0)",
 }
 
 
@@ -106,7 +118,8 @@ async def test_nobody_writes_a_row_of_somebody_else(database: Database, table: s
     ada, bob = await add_person(database), await add_person(database)
     async with database.transaction(of=bob) as session:
         # There may be one for each person only, which is not what is looked at here.
-        await session.execute(text("DELETE FROM setup_tokens"))
+        for one in ("setup_tokens", "cloud_policies", "cloud_spend"):
+            await session.execute(text(f"DELETE FROM {one}"))  # noqa: S608
     await refused(database, ada, INSERTS[table], id=uuid7(SystemClock().now()), who=bob)
     await refused(database, ada, f"UPDATE {table} SET user_id = :bob", bob=bob)  # noqa: S608
 
@@ -170,7 +183,7 @@ async def test_every_table_of_people_is_under_the_rule(owner: asyncpg.Connection
     """Whoever adds a table with a user_id, and forgets its policy or its rights, reads it here."""
     # Quotas are an admin's word about a person, not that person's.
     of_people = {name for name, table in Base.metadata.tables.items() if "user_id" in table.c} - {"quotas"}
-    assert of_people == set(CONTENT + COUNTED)
+    assert of_people == set(CONTENT + COUNTED + ADDED)
     rows = await owner.fetch(
         "SELECT relname, relrowsecurity AND relforcerowsecurity AS forced, relispartition,"
         " has_table_privilege($1, oid, 'SELECT') AS readable FROM pg_class"

@@ -5,6 +5,15 @@ from server.db.models.archive import ArchiveRow, RestoredConversation
 from server.db.models.audit import AuditEntry
 from server.db.models.base import Base
 from server.db.models.calibration import CalibrationRow
+from server.db.models.cloud import (
+    CloudConsent,
+    CloudPolicy,
+    CloudProvider,
+    CloudSpend,
+    CloudVersion,
+    Egress,
+    EgressHead,
+)
 from server.db.models.conformance import ConformanceRow
 from server.db.models.conversation import Conversation, MemberAnswer, Message
 from server.db.models.council import ContentionRow, CouncilRow, CouncilRun, SkillRow
@@ -23,11 +32,18 @@ __all__ = [
     "AuditEntry",
     "Base",
     "CalibrationRow",
+    "CloudConsent",
+    "CloudPolicy",
+    "CloudProvider",
+    "CloudSpend",
+    "CloudVersion",
     "ConformanceRow",
     "ContentionRow",
     "Conversation",
     "CouncilRow",
     "CouncilRun",
+    "Egress",
+    "EgressHead",
     "EngineRow",
     "HardwareDevice",
     "HardwareSample",

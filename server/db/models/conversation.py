@@ -16,7 +16,10 @@ STATES = ("streaming", "complete", "stopped", "failed", "interrupted")
 
 
 class Conversation(Base):
-    """One conversation. `leaf_id` is the last message of the branch that its person looks at."""
+    """One conversation. `leaf_id` is the last message of the branch that its person looks at.
+
+    `cloud` is what its person allows of it to leave this box (server/privacy/modes.py); NULL: as everywhere.
+    """
 
     __tablename__ = "conversations"
 
@@ -29,6 +32,7 @@ class Conversation(Base):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     imported_from: Mapped[str | None]
+    cloud: Mapped[str | None]
 
     __table_args__ = (
         Index("ix_conversations_user_id_updated_at", "user_id", desc("updated_at"), desc("id")),
@@ -48,7 +52,7 @@ class Message(Base):
     Partitioned by month of the id, which begins with its time; so there are no foreign keys, here or from elsewhere.
     Searched by the function `found_messages` (migration 0009): under a policy no full-text index is used, since its
     operator might tell something about rows of others. `request_id` is its usage row, of a council the `council_runs`
-    row; `council` is how that was set up and how it ended.
+    row; `council` is how that was set up and how it ended; `cloud` says who answered outside of this box, and how.
 
     States: streaming, complete, stopped (by its person), failed (`problem` says why), interrupted (the server died).
     """
@@ -74,6 +78,7 @@ class Message(Base):
     total_ms: Mapped[int | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    cloud: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
     __table_args__ = (
         CheckConstraint("role IN ('user', 'assistant', 'system')", name="role"),

@@ -18,6 +18,9 @@ class Usage(Base):
     the answer gave up its slot and went on later, `paused_ms` how long that took. `council_id` is the council (a row of
     `council_runs`) that asked for it, `role` what it did there: leader, member, rank, judge, debate or chair.
 
+    `placement` is `cloud` where somebody else's models answered: `engine` is the provider's name then, and
+    `cost_micros` what it took, in millionths of the admin's currency (docs/cloud.md).
+
     Outcomes: completed, cancelled (the client left), failed (the engine), revoked (somebody light
     needed the slot), abandoned (the server died).
     """
@@ -41,6 +44,8 @@ class Usage(Base):
     role: Mapped[str | None]
     outcome: Mapped[str]
     started_at: Mapped[datetime]
+    placement: Mapped[str] = mapped_column(server_default="local")
+    cost_micros: Mapped[int | None]
 
     __table_args__ = (
         Index("ix_usage_user_id_started_at", "user_id", "started_at"),

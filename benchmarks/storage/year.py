@@ -111,10 +111,8 @@ async def _archived(filled: Filled, clock: SystemClock, before: dict[str, int]) 
     gone = sum(left.values())
     print(f"archived after {ARCHIVE_AFTER_DAYS} days: {rows} rows in {took_s:.1f} s ({rows / took_s:.0f} rows/s)")
     texts -= await _asked(filled, TEXT)
-    print(
-        f"  {gone / MB:.0f} MB of tables with their indexes, {texts / MB:.0f} MB of it text, became"
-        f" {files / MB:.1f} MB of files: {gone / max(files, 1):.1f} to 1, the text alone {texts / max(files, 1):.1f} to 1"
-    )
+    print(f"  {gone / MB:.0f} MB of tables (with indexes; {texts / MB:.0f} MB of it text) became {files / MB:.1f} MB:")
+    print(f"  {gone / max(files, 1):.1f} to 1, the text alone {texts / max(files, 1):.1f} to 1")
     print(f"  on the disk, all of it: {whole / MB:.0f} MB before, {await _whole(filled) / MB:.0f} MB after")
 
 

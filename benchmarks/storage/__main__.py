@@ -2,6 +2,9 @@
 
 import argparse
 import asyncio
+import logging
+
+import structlog
 
 from benchmarks.storage.pace import pace
 from benchmarks.storage.year import DAYS, year
@@ -10,6 +13,7 @@ from server import VERSION
 
 async def main(options: argparse.Namespace) -> None:
     """Both, or one of them."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     print(f"wirthforge {VERSION}: seed {options.seed}", flush=True)
     if options.days:
         await year(options.days, options.seed)

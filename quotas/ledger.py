@@ -235,6 +235,10 @@ class Ledger:
         """Take back a request that has not begun."""
         await self._run("cancel", request)
 
+    async def revoke(self, flow: str) -> int:
+        """Have everything end that runs for a flow; returns how many of its requests run or wait."""
+        return int(await self._run("revoke", flow))
+
     async def reap(self) -> list[str]:
         """Take back leases that nobody renewed; returns their requests."""
         return cast("list[str]", await self._run("reap", REAPED_MAX))

@@ -38,6 +38,8 @@ from server.api.wire import parse
 from server.chat.pipeline import Pipeline
 from server.chat.salts import LedgerPins, Salts
 from server.clock import Clock, SystemClock
+from server.cloud.jobs import CLOUD_JOBS
+from server.cloud.joined import clouds_of
 from server.conversations.joined import conversations_of
 from server.council.joined import councils_of
 from server.council.scene import Scene
@@ -63,13 +65,15 @@ from server.settings import Settings
 from server.sharing.gate import Gate
 from server.sharing.outlook import Outlook
 from server.sharing.redis import connect_redis
-from server.upkeep.joined import archive_of, upkeep_of
+from server.upkeep.joined import archive_of, leaving_of, upkeep_of
 from server.usage.history import Expectations
 from server.usage.joined import reports_of
 from server.usage.writer import UsageWriter
 from server.web import admin, hardware, pages, sharing, usage
+from server.web.account_data import AccountData, Removals
 from server.web.accounts import Accounts
 from server.web.calibrations import CalibrationAdmin
+from server.web.clouds import CLOUD_ROUTES
 from server.web.conversations import ConversationRoutes
 from server.web.councils import CouncilAdmin, give_feedback
 from server.web.engines import Catalogue, EngineAdmin
@@ -97,8 +101,11 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
             tgi.router(),
             *health.handlers(),
             Accounts,
+            AccountData,
             admin.Admin,
+            Removals,
             CalibrationAdmin,
+            *CLOUD_ROUTES,
             ConversationRoutes,
             CouncilAdmin,
             give_feedback,
@@ -149,22 +156,13 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
     access, quotas, authentication, people = _people(
         settings, database=database, ledger=ledger, redis=redis, clock=clock
     )
-    costs = costs_from(settings)
-    pipeline = Pipeline(
-        pool=fleet.pool,
-        gate=gate,
-        quotas=quotas,
-        access=access,
-        residency=observed,
-        promises=promises,
-        salts=Salts(lambda: ledger.cache_key(new_token())),
-        clock=clock,
-        cost=lambda model: costs.get(model) or store.cost(model) or Cost(),
-        saw=expectations.saw,
-    )
+    pipeline = _pipeline(
+        settings, fleet=fleet, calibrations=store, expectations=expectations, ledger=ledger, clock=clock
+    )(gate=gate, quotas=quotas, access=access, residency=observed, promises=promises)
     scene = _scene(settings, fleet=fleet, outlook=outlook, calibrations=store, expectations=expectations)
+    clouds = clouds_of(pipeline, parse, settings=settings, database=database, quotas=quotas, clock=clock)
     councils = councils_of(
-        pipeline,
+        clouds.way,
         scene,
         quotas=quotas,
         database=database,
@@ -189,15 +187,37 @@ def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tupl
         "promises": promises,
         "shares": shares,
         "sockets": Sockets(shares, authentication),
+        **leaving_of(settings, database, ledger, clock, access.announce),
         "hardware_monitor": monitor,
         "hardware_records": records,
         **reports_of(database, clock),
     }
-    upkeep = upkeep_of(settings, clock)
     idly = [calibrating.run] * settings.calibrates + [preloading.run] * settings.preloads
-    loops = (promises.run, *fleet.loops, store.run, expectations.run, *idly, *councils.loops, conversations.run)
-    return people | fleet.parts | councils.parts | conversations.parts | own, _lifespan(
-        (*loops, upkeep.run), database=database, redis=redis, gate=gate, fleet=fleet, writer=writer, monitor=monitor
+    answering = (*councils.loops, *clouds.loops, conversations.run, upkeep_of(settings, clock, CLOUD_JOBS).run)
+    loops = (promises.run, *fleet.loops, store.run, expectations.run, *idly, *answering)
+    return people | fleet.parts | clouds.parts | councils.parts | conversations.parts | own, _lifespan(
+        loops, database=database, redis=redis, gate=gate, fleet=fleet, writer=writer, monitor=monitor
+    )
+
+
+def _pipeline(
+    settings: Settings,
+    *,
+    fleet: Fleet,
+    calibrations: Calibrations,
+    expectations: Expectations,
+    ledger: Ledger,
+    clock: Clock,
+) -> Callable[..., Pipeline]:
+    """The way of a request, but for those whom it passes."""
+    costs = costs_from(settings)
+    return partial(
+        Pipeline,
+        pool=fleet.pool,
+        salts=Salts(lambda: ledger.cache_key(new_token())),
+        clock=clock,
+        cost=lambda model: costs.get(model) or calibrations.cost(model) or Cost(),
+        saw=expectations.saw,
     )
 
 

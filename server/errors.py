@@ -5,6 +5,7 @@ shape that their callers expect: OpenAI's error object on `/v1`, ours on `/api`,
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 
 class WirthforgeError(Exception):
@@ -15,6 +16,7 @@ class WirthforgeError(Exception):
         code: stable and machine-readable, in snake_case.
         retry_after_s: whole seconds after which trying again is worth it, where that is known.
         param: the field of the request that is wrong, where it is one.
+        about: what a program needs to go on; `error.wirthforge` on /v1. For whoever asked, and nobody else.
     """
 
     status: int = 500
@@ -28,11 +30,13 @@ class WirthforgeError(Exception):
         param: str | None = None,
         retry_after_s: int | None = None,
         headers: Mapping[str, str] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.about = about
         self._headers = headers or {}
         if code is not None:
             self.code = code

@@ -33,6 +33,7 @@ URLS = {
 }
 
 Positive = Annotated[int, Meta(ge=1)]
+Days = Annotated[int, Meta(ge=0, le=36_500)]
 
 
 def default_data_dir() -> Path:
@@ -61,6 +62,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     database_connections_max: Positive = 10
     # Messages older than this go from Postgres into files in the data folder, and come back when they are opened.
     archive_after_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
+    # 32 bytes as base64, which seal the keys of cloud providers; a second one after a comma opens older seals.
+    encryption_key: str = ""
+    # For how many days other things are kept; 0: for ever. Sums of usage are never removed. See docs/upkeep.md.
+    usage_keep_days: Days = 400
+    council_runs_keep_days: Days = 400
+    hardware_keep_days: Days = 90
+    hardware_hours_keep_days: Days = 1095
+    audit_keep_days: Days = 0
+    logins_keep_days: Days = 30
+    conversations_keep_days: Days = 0
+    member_answers_keep_days: Days = 0
+    # What stays of the usage of people who are removed: sums of days under no name, or nothing.
+    removed_people_usage: Literal["sums", "nothing"] = "sums"
 
     # [name=][kind+]URL, such as http://host:8000/v1 or tgi+http://host; where there are some, no embedded model starts.
     engines: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from server.accounts.quotas import Quotas
 from server.api.documentation import ChatCompletion, Completion, Embedding
 from server.api.scope import request_scope
 from server.api.wire import parse
+from server.api.wishes import with_headers
 from server.chat.pipeline import Answer
 from server.chat.telling import TURN, error_event, fault_of, queue_comment, wait_s_of, with_error
 from server.council.named import NamedCouncils
@@ -58,6 +59,12 @@ class EarlyResponse:
             await self._begin(EVENT_STREAM, {**headers, **queue, **UNCOLLECTED})
         await self._send({"type": "http.response.body", "body": queue_comment(standing), "more_body": True})
 
+    async def say(self, events: bytes) -> None:
+        """Say something else to the client of a stream that waits."""
+        if not self.has_begun:
+            await self._begin(EVENT_STREAM, UNCOLLECTED)
+        await self._send({"type": "http.response.body", "body": events, "more_body": True})
+
     async def hold(self, answer: Answer) -> None:
         """Take the answer, and wait for its first event."""
         self._answer = answer
@@ -89,6 +96,20 @@ class EarlyResponse:
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
+class _Teller:
+    """Tells the client of a stream."""
+
+    def __init__(self, reply: EarlyResponse) -> None:
+        self._reply = reply
+
+    async def __call__(self, standing: Standing, headers: Mapping[str, str]) -> None:
+        await self._reply.tell(standing, headers)
+
+    async def say(self, events: bytes) -> None:
+        """See server/chat/telling.py, `Speaks`."""
+        await self._reply.say(events)
+
+
 def _latin(value: str) -> bytes:
     return value.encode("latin-1", "replace")
 
@@ -103,9 +124,9 @@ async def _answer(
 
     await identify()  # before the body is read
     scope = request_scope(request.scope)
-    model_request = parse(surface, await request.body(), scope.id)
+    model_request = with_headers(parse(surface, await request.body(), scope.id), request.headers)
     reply = EarlyResponse(scope.send)
-    tell = reply.tell if model_request.is_stream else None
+    tell = _Teller(reply) if model_request.is_stream else None
     try:
         await reply.hold(await councils.answer(model_request, identify, scope.stack, tell))
     except Exception as error:

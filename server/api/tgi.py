@@ -28,6 +28,7 @@ from server.api.openai import EarlyResponse
 from server.api.scope import request_scope
 from server.api.tgi_wire import STOPS_MAX, GenerateRequest, Telling, as_completion, for_council, read_request
 from server.api.wire import parse
+from server.api.wishes import with_headers
 from server.chat.pipeline import Answer
 from server.council.named import NamedCouncils
 from server.council.names import is_council
@@ -123,6 +124,7 @@ class _Service:
         else:
             completion = _for_routes(asked, _routes(pool, limits, model))
         model_request = parse("completions", msgspec.json.encode(completion), scope.id)
+        model_request = with_headers(model_request, self._request.headers)
         reply = EarlyResponse(scope.send)
         try:
             answer = await self._councils.answer(

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct
 
+from server.api.wishes import take_wish
 from server.errors import InvalidRequest
 from server.messages import ModelRequest, Surface
 
@@ -131,6 +132,7 @@ def parse(surface: Surface, raw: bytes, request_id: UUID) -> ModelRequest:
     for field in PRIVATE_FIELDS & body.keys():
         del body[field]
     _forget_names_of_pictures(body.get("messages"))
+    wish = take_wish(body)
     # Ours to obey; engines may refuse a tier that they do not know.
     body.pop("service_tier", None)
     inputs = wire.inputs()
@@ -148,6 +150,7 @@ def parse(surface: Surface, raw: bytes, request_id: UUID) -> ModelRequest:
         output_tokens_max=generation.output_tokens_max() if generation else 0,
         answers=answers,
         is_revocable=bool(generation and generation.service_tier == REVOCABLE_TIER),
+        cloud=wish,
     )
 
 

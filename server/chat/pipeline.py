@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import AsyncExitStack
 from functools import partial
 from operator import itemgetter
+from typing import Protocol
 
 import structlog
 from msgspec import Struct
@@ -77,6 +78,16 @@ class Answer(Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
+
+
+class Way(Protocol):
+    """How a request to one model is answered: the pipeline, or what stands before it."""
+
+    async def answer(
+        self, request: ModelRequest, identify: Identify, stack: AsyncExitStack, tell: Tell | None = None
+    ) -> Answer:
+        """See `Pipeline.answer`."""
+        ...
 
 
 class Pipeline:

@@ -6,7 +6,7 @@ memory of an answer that has many readers) is not known here.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import structlog
@@ -32,11 +32,21 @@ log = structlog.get_logger(__name__)
 Write = Callable[[bytes], Awaitable[None]]
 
 
+@runtime_checkable
+class Speaks(Protocol):
+    """A `Tell` (server/sharing/lease.py) by which something else can be said to whoever waits."""
+
+    async def say(self, events: bytes) -> None:
+        """Whole events or comments of a stream, before the answer begins."""
+        ...
+
+
 def openai_error(error: WirthforgeError) -> dict[str, Any]:
     """OpenAI's error object."""
     is_ours = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
     kind = OPENAI_TYPES.get(error.status, "server_error" if is_ours else "invalid_request_error")
-    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
+    told: dict[str, Any] = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return {"error": told if error.about is None else {**told, "wirthforge": error.about}}
 
 
 def error_event(error: WirthforgeError) -> bytes:
@@ -86,16 +96,10 @@ async def told(write: Write, begin: Callable[[Tell], Awaitable[Answer]]) -> Wirt
     Returns:
         What the answer broke with, which `write` has not been told yet; None if it came to its end.
     """
-    has_waited = False
-
-    async def tell(standing: Standing, _headers: Mapping[str, str]) -> None:
-        nonlocal has_waited
-        has_waited = True
-        await write(queue_comment(standing))
-
+    tell = _Telling(write)
     try:
         answer = await begin(tell)
-        if has_waited:
+        if tell.has_waited:
             await write(TURN)
         assert answer.stream is not None, "it was asked to stream"
         async for events in answer.stream:
@@ -103,3 +107,19 @@ async def told(write: Write, begin: Callable[[Tell], Awaitable[Answer]]) -> Wirt
     except Exception as error:  # noqa: BLE001 (the end of the way: whoever reads is told)
         return fault_of(error)
     return None
+
+
+class _Telling:
+    """Writes where a request stands, and what else is said while it waits."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self.has_waited = False
+
+    async def __call__(self, standing: Standing, _headers: Mapping[str, str]) -> None:
+        self.has_waited = True
+        await self._write(queue_comment(standing))
+
+    async def say(self, events: bytes) -> None:
+        """See `Speaks`."""
+        await self._write(events)

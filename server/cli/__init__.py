@@ -19,6 +19,7 @@ ROOMS = {
     "user": "users",
     "key": "keys",
     "quota": "quotas",
+    "cloud": "cloud",
     "models": "models",
     "bench": "bench",
     "upkeep": "upkeep",

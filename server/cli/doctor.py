@@ -15,6 +15,7 @@ from msgspec import Struct
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from server.cli.egress import egress
 from server.cli.exactness import ledger
 from server.cli.models import require_paths
 from server.cli.options import run, settings_from, settings_options
@@ -60,6 +61,7 @@ def doctor(context: click.Context, /, config: Path | None, **flags: Any) -> None
 
 
 doctor.add_command(ledger)
+doctor.add_command(egress)
 
 
 def _machine() -> Iterable[Finding]:

@@ -91,6 +91,8 @@ class Rooms:
     users: Users
     keys: ApiKeys
     quotas: Quotas
+    access: Access
+    ledger: Ledger
 
 
 @asynccontextmanager
@@ -104,11 +106,14 @@ async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
         socket_timeout=REDIS_S_MAX,
     )
     async with open_database(settings) as database, redis:
-        access = Access(Ledger(redis), clock)
+        ledger = Ledger(redis)
+        access = Access(ledger, clock)
         yield Rooms(
             Users(database, access, Passwords(), clock),
             ApiKeys(database, access, clock),
             Quotas(database, access, clock),
+            access,
+            ledger,
         )
     if access.has_missed_one:
         click.echo(f"Redis cannot be reached: the change holds within {FRESH_MS // 1000} seconds.", err=True)

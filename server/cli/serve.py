@@ -18,6 +18,7 @@ from server.cli.options import run, settings_from, settings_options
 from server.db.migrate import require_newest
 from server.engines.configured import engines_from
 from server.errors import StartError
+from server.privacy.sealed import seal_from
 from server.settings import Settings
 from server.telemetry import configure_logging
 
@@ -143,6 +144,7 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
     missing = [name for name, value in needed.items() if not value]
     if missing:
         raise StartError(f"`serve` needs {', '.join(missing)}. (`up` brings its own parts.)")
+    seal_from(settings.encryption_key)
     configure_logging(settings)
     run(_serve(settings))
 

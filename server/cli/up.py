@@ -21,7 +21,7 @@ from server.cli.placing import Spot
 from server.cli.serve import WebServer, address, listen, on_signals
 from server.clock import Clock, SystemClock
 from server.db.migrate import migrate
-from server.embedded import lock
+from server.embedded import key_file, lock
 from server.embedded.llama import Llama
 from server.embedded.model_cache import offering
 from server.embedded.postgres import Postgres
@@ -30,6 +30,7 @@ from server.embedded.supervisor import Part, PartChanged, Supervisor
 from server.engines.configured import engines_from
 from server.engines.embedded import Embedded
 from server.engines.protocol import Engine
+from server.privacy.sealed import new_key, seal_from
 from server.settings import Settings
 from server.telemetry import configure_logging
 
@@ -97,7 +98,7 @@ class Up:
             data = stack.enter_context(lock.hold(self._settings.data_dir))
             listening = stack.enter_context(listen(self._settings))
             where = address(self._settings, listening)
-            parts, settings = self._databases()
+            parts, settings = self._databases(_with_key(self._settings))
             models = [] if settings.engines else await self._models()
             # Loaded or not, they may be asked for: nobody prunes them meanwhile.
             stack.enter_context(offering([file.path for file, _, _ in models if not file.is_demonstration]))
@@ -121,9 +122,9 @@ class Up:
             )
             await self._server.run_on(listening)
 
-    def _databases(self) -> tuple[list[Part], Settings]:
+    def _databases(self, settings: Settings) -> tuple[list[Part], Settings]:
         """Postgres and Redis, as far as they are ours, and the settings with the addresses filled in."""
-        settings, parts = self._settings, list[Part]()
+        parts = list[Part]()
         if not settings.database_url:
             postgres = Postgres(settings.data_dir, self._clock)
             settings = replace(settings, database_url=postgres.url, database_owner_url=postgres.owner_url)
@@ -189,6 +190,16 @@ class Up:
                 await rooms.users.add(FIRST_ADMIN, "admin")
             admin = await rooms.users.awaits_first_admin()
             return None if admin is None else f"{where}/setup#{await rooms.users.invite(admin.id)}"
+
+
+def _with_key(settings: Settings) -> Settings:
+    """The settings with an encryption key: their own, else that of the data folder, made once. Raises StartError."""
+    if settings.encryption_key:
+        seal_from(settings.encryption_key)
+        return settings
+    key = key_file.read_or_make(settings.data_dir, new_key)
+    seal_from(key, f"The file {key_file.path_of(settings.data_dir)}")
+    return replace(settings, encryption_key=key)
 
 
 def _shown(part: str) -> str:

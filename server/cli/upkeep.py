@@ -10,6 +10,7 @@ import click
 
 from server.cli.options import owner_url, run, settings_from, settings_options
 from server.clock import SystemClock
+from server.cloud.jobs import CLOUD_JOBS
 from server.errors import StartError
 from server.settings import Settings
 from server.upkeep.jobs import Job, run_jobs
@@ -17,24 +18,32 @@ from server.upkeep.joined import jobs_of, shelf_of
 from server.upkeep.months import Month
 from server.upkeep.owner import Owner
 from server.upkeep.returning import bring_all_back
-from server.upkeep.status import ROWS_COUNTED_MAX, ArchiveStatus, TableStatus, archived, tables
+from server.upkeep.status import ROWS_COUNTED_MAX, ArchiveStatus, RunStatus, TableStatus, archived, runs, tables
 
 MIB = 1024 * 1024
 
 
 @click.group()
 def upkeep() -> None:
-    """Look after what is kept: partitions, archive. The server does it by itself, once a day."""
+    """Look after what is kept: partitions, sums, archive. The server does it by itself, once a day."""
 
 
 @upkeep.command("run")
+@click.argument("job_names", metavar="[NAME]...", nargs=-1)
 @click.option("--job", "names", multiple=True, help="Only this job; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @settings_options
-def run_now(config: Path | None, names: tuple[str, ...], dry_run: bool, **flags: Any) -> None:  # noqa: ANN401, FBT001
-    """Run the jobs now, one after the other. Exit status 1 if one of them failed."""
+def run_now(
+    config: Path | None,
+    job_names: tuple[str, ...],
+    names: tuple[str, ...],
+    dry_run: bool,  # noqa: FBT001 (a flag of the command line)
+    **flags: Any,  # noqa: ANN401
+) -> None:
+    """Run the jobs now, one after the other, or those that are named. Exit status 1 if one of them failed."""
+    names = (*job_names, *names)
     settings = settings_from(config, **flags)
-    jobs = {job.name: job for job in jobs_of(settings)}
+    jobs = {job.name: job for job in jobs_of(settings, CLOUD_JOBS)}
     if unknown := [name for name in names if name not in jobs]:
         raise StartError(f"There is no job {unknown[0]}: {', '.join(jobs)}.")
     if not run(_run(settings, [jobs[name] for name in names or jobs], is_dry=dry_run)):
@@ -73,8 +82,9 @@ def unarchive(config: Path | None, dry_run: bool, **flags: Any) -> None:  # noqa
 @upkeep.command()
 @settings_options
 def status(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
-    """Show tables and their months, and what is missing. Exit status 1 if something is."""
-    found, files = run(_status(settings_from(config, **flags)))
+    """Show tables and their months, when each job last ran, and what is missing. Exit status 1 if something is."""
+    settings = settings_from(config, **flags)
+    found, files, ran = run(_status(settings))
     width = max(len(table.name) for table in found) if found else 0
     click.echo(f"{'table':<{width}}  {'months':>6}  {'up to':<7}  {'MiB':>9}  {'in default':>10}")
     for table in found:
@@ -83,15 +93,27 @@ def status(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
         f"archive: {files.files} files, {files.rows} rows, {files.bytes / MIB:.1f} MiB;"
         f" {files.restored} conversations were opened again lately"
     )
+    click.echo("")
+    for job in jobs_of(settings, CLOUD_JOBS):
+        click.echo(f"{job.name:<11}  {_ran(ran.get(job.name))}")
     missing = [f"{table.name}_{month}" for table in found for month in table.missing]
     if missing:
         click.echo(f"Missing: {', '.join(missing)}. Run `wirthforge upkeep run --job partitions`.", err=True)
         sys.exit(1)
 
 
-async def _status(settings: Settings) -> tuple[list[TableStatus], ArchiveStatus]:
+async def _status(settings: Settings) -> tuple[list[TableStatus], ArchiveStatus, dict[str, RunStatus]]:
     async with Owner(owner_url(settings)).connection() as connection:
-        return await tables(connection, SystemClock()), await archived(connection)
+        return await tables(connection, SystemClock()), await archived(connection), await runs(connection)
+
+
+def _ran(last: RunStatus | None) -> str:
+    if last is None:
+        return "never ran"
+    when = f"{last.began_at:%Y-%m-%d %H:%M} UTC"
+    if last.ended_at is None:
+        return f"{when}  runs, or was killed"
+    return f"{when}  {last.outcome} in {(last.took_ms or 0) / 1000:.1f} s{f': {last.said}' if last.said else ''}"
 
 
 def _line(table: TableStatus, width: int) -> str:

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from server.chat.pipeline import Identify
 from server.chat.telling import error_event, fault_of, told
@@ -35,6 +36,8 @@ RECORDED_MS_MAX = 5_000
 RUNNING_MAX = 8
 # What the server sets itself, and what an answer that is stored as text cannot hold.
 OURS = ("model", "messages", "stream", "stream_options")
+# Of a conversation of which nothing may leave this box (server/privacy/modes.py).
+PRIVATE = "private"
 NOT_TEXT = ("tools", "functions", "audio", "logprobs", "top_logprobs")
 
 log = structlog.get_logger(__name__)
@@ -102,13 +105,14 @@ class Answers:
         conversation_id, parent_id = asked.conversation_id, asked.parent_id
         try:
             await self._wait_for_row(parent_id)
-            messages = await self._recorder.context(principal.id, conversation_id, parent_id, asked.question)
+            messages, cloud = await self._recorder.context(principal.id, conversation_id, parent_id, asked.question)
             now, before = self._clock.now(), [each for each in (conversation_id, parent_id) if each is not None]
             question_id = parent_id if asked.question is None else id_after(now, *before)
             assert question_id is not None, "there is a question"
             answer_id = id_after(now, *before, question_id)
             running = Running(answer_id, question_id, conversation_id, principal.id, self._clock)
             request = self._parse("chat.completions", _body(asked.model, messages, asked.options), running.id)
+            request = _of_conversation(request, conversation_id, cloud)
             await self._recorder.begin(running, asked.model, parent_id=parent_id, question=asked.question)
         except BaseException:
             self._release(principal.id)
@@ -251,6 +255,12 @@ class Answers:
 
 def _closing() -> Unavailable:
     return Unavailable("The server is being stopped. Try again soon.", code="shutting_down", retry_after_s=5)
+
+
+def _of_conversation(request: ModelRequest, conversation_id: UUID, cloud: str | None) -> ModelRequest:
+    """The request; of a private conversation a private one, whose way is another from the start."""
+    wish = replace(request.cloud, conversation_id=conversation_id)
+    return replace(request, cloud=replace(wish, mode=PRIVATE) if cloud == PRIVATE else wish)
 
 
 def _body(model: str, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> bytes:

@@ -48,8 +48,10 @@ class Recorder:
 
     async def context(
         self, user_id: UUID, conversation_id: UUID, leaf_id: UUID | None, question: str | None
-    ) -> list[dict[str, Any]]:
+    ) -> tuple[list[dict[str, Any]], str | None]:
         """The messages of the branch that ends with `leaf_id`, and after it the question, if there is one.
+
+        With them what its person allows of the conversation to leave this box.
 
         Raises:
             NotFound: there is no such conversation or message.
@@ -59,7 +61,8 @@ class Recorder:
         """
         await self._archive.restore(user_id, conversation_id)
         async with self._database.transaction(of=user_id) as session:
-            if await session.get(Conversation, conversation_id) is None:
+            conversation = await session.get(Conversation, conversation_id)
+            if conversation is None:
                 raise no_conversation()
             kept = [] if leaf_id is None else await self._kept(session, conversation_id, leaf_id, question)
             size = sum(node.size_bytes for node in kept) + len((question or "").encode())
@@ -75,7 +78,9 @@ class Recorder:
                 )
             )
             messages = messages_of(kept, {row.id: row.content for row in rows})
-        return messages if question is None else [*messages, {"role": "user", "content": question}]
+        if question is not None:
+            messages.append({"role": "user", "content": question})
+        return messages, conversation.cloud
 
     async def _kept(
         self, session: AsyncSession, conversation_id: UUID, leaf_id: UUID, question: str | None
@@ -192,7 +197,12 @@ def ended(running: Running, transcript: Transcript) -> dict[str, Any]:
 
 
 def _texts(transcript: Transcript) -> dict[str, Any]:
-    return {"content": transcript.content, "thinking": transcript.thinking, "council": transcript.council}
+    return {
+        "content": transcript.content,
+        "thinking": transcript.thinking,
+        "council": transcript.council,
+        "cloud": transcript.cloud,
+    }
 
 
 def _member(running: Running, member_id: UUID, part: Part) -> Mapping[str, Any]:

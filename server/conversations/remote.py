@@ -59,6 +59,7 @@ class _Told:
         }
         self._content = self._thinking = ""
         self._council: dict[str, Any] | None = None
+        self._cloud: dict[str, Any] | None = None
 
     def introduction(self) -> bytes:
         """Which answer it is."""
@@ -70,6 +71,9 @@ class _Told:
         if row.council is not None and row.council != self._council:
             self._council = row.council
             found += self._chunk({}, council=row.council)
+        if row.cloud is not None and row.cloud != self._cloud:
+            self._cloud = row.cloud
+            found += self._chunk({}, cloud=row.cloud)
         thinking, content = row.thinking, row.content
         if len(thinking) > len(self._thinking):
             found += self._chunk({"reasoning_content": thinking[len(self._thinking) :]})
@@ -98,12 +102,10 @@ class _Told:
         """There will be no more."""
         return _data({"wirthforge": {"conversation": {**self._about, "state": "stopped"}}}) + DONE
 
-    def _chunk(
-        self, delta: dict[str, str], *, council: dict[str, Any] | None = None, reason: str | None = None
-    ) -> bytes:
-        extension = {} if council is None else {"wirthforge": {"council": council}}
+    def _chunk(self, delta: dict[str, str], *, reason: str | None = None, **ours: dict[str, Any] | None) -> bytes:
+        told = {name: value for name, value in ours.items() if value is not None}
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        return _data({**self._head, "choices": [choice], **extension})
+        return _data({**self._head, "choices": [choice], **({"wirthforge": told} if told else {})})
 
 
 def _problem(row: Message) -> WirthforgeError:

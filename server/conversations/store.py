@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from sqlalchemy import Select, case, delete, func, select, update
 
 from server.clock import Clock, uuid7
@@ -47,11 +47,12 @@ class Opened(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """What is to change; None stays as it is."""
+    """What is to change; None stays as it is, of `cloud` UNSET."""
 
     title: str | None = None
     is_pinned: bool | None = None
     leaf_id: UUID | None = None
+    cloud: str | UnsetType | None = UNSET
 
 
 class Conversations:
@@ -66,7 +67,7 @@ class Conversations:
         self._answers = answers
         self._clock = clock
 
-    async def create(self, user_id: UUID, *, title: str, model: str) -> Conversation:
+    async def create(self, user_id: UUID, *, title: str, model: str, cloud: str | None = None) -> Conversation:
         """Begin one."""
         now = self._clock.now()
         conversation = Conversation(
@@ -79,6 +80,7 @@ class Conversations:
             created_at=now,
             updated_at=now,
             imported_from=None,
+            cloud=cloud,
         )
         async with self._database.transaction(of=user_id) as session:
             session.add(conversation)
@@ -116,7 +118,10 @@ class Conversations:
         return Opened(conversation, messages, members, len(messages) < len(rows))
 
     async def change(self, user_id: UUID, conversation_id: UUID, change: Change) -> Conversation:
-        """Rename, pin, or look at another branch. Does not count as news. Raises NotFound."""
+        """Rename, pin, look at another branch, or say what may leave. Does not count as news. Raises NotFound.
+
+        What may leave holds from the commit on, also for a question that waits (server/cloud/sending.py).
+        """
         async with self._database.transaction(of=user_id) as session:
             conversation = await session.get(Conversation, conversation_id)
             if conversation is None:
@@ -133,6 +138,8 @@ class Conversations:
                 if await session.scalar(query) is None:
                     raise no_message()
                 conversation.leaf_id = change.leaf_id
+            if change.cloud is not UNSET:
+                conversation.cloud = change.cloud
         return conversation
 
     async def remove(self, user_id: UUID, conversation_id: UUID) -> None:

@@ -18,6 +18,8 @@ from server.conversations.texts import mended
 from server.council.events import OVER, Allocated, Content, Event, Joined, Member, Summary, Text, Usage, Verdict
 
 EVENT_END = b"\n\n"
+# Of an answer from a cloud (server/cloud/answering.py).
+CLOUD_FIELDS = ("provider", "model", "form", "unrestored")
 
 
 class Part(Struct, kw_only=True):
@@ -52,6 +54,7 @@ class Transcript:
     Attributes:
         first_token_ms: since it was asked; None until there is text.
         finish_reason, input_tokens, output_tokens: as the stream told; output_tokens are counted until it tells.
+        cloud: who answered outside of this box, and how; None: nobody.
     """
 
     def __init__(self) -> None:
@@ -60,6 +63,7 @@ class Transcript:
         self.input_tokens: int | None = None
         self.is_counted = False
         self.parts: list[Part] = []
+        self.cloud: dict[str, Any] | None = None
         self._counted = 0
         self._told: int | None = None
         self._content: list[str] = []
@@ -110,6 +114,11 @@ class Transcript:
         council = ours.get("council") if isinstance(ours, dict) else None
         if isinstance(council, dict) and (event := _event(council)) is not None:
             self._hear(event)
+        cloud = ours.get("cloud") if isinstance(ours, dict) else None
+        if isinstance(cloud, dict) and ("provider" in cloud or self.cloud is not None):
+            # What could not be restored is told at the end.
+            told = {name: cloud[name] for name in CLOUD_FIELDS if name in cloud}
+            self.cloud = {"unrestored": [], **(self.cloud or {}), **_object(told)}
         choices = message.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if isinstance(choice, dict):

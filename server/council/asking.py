@@ -1,4 +1,4 @@
-"""The way from a council's call to a model: one ordinary request through the pipeline.
+"""The way from a council's call to a model: one ordinary request.
 
 Each call has an id, a lease and a usage row of its own, in the asker's flow. All but the leader's may be taken back for
 somebody who waits. What the asker wrote for the engine (temperature, stop strings, bounds) holds for every member;
@@ -11,9 +11,10 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from quotas.forecast import Standing
-from server.chat.pipeline import Identify, Pipeline
+from server.chat.pipeline import Identify, Way
 from server.council.calls import Ask, Call, Ended, Message, Part, Said, Used
 from server.council.events import Role, Usage
 from server.errors import EngineFailed
@@ -36,7 +37,7 @@ CHARACTERS_PER_TOKEN = 4
 
 
 def ask_through(
-    pipeline: Pipeline,
+    way: Way,
     request: ModelRequest,
     identify: Identify,
     *,
@@ -56,7 +57,7 @@ def ask_through(
         async def answering() -> AsyncIterator[AsyncIterator[Part]]:
             async with AsyncExitStack() as stack:
                 member = _request_of(call, request, new_id())
-                answer = await pipeline.answer(member, identify, stack, _telling(call, tell))
+                answer = await way.answer(member, identify, stack, _telling(call, tell))
                 on_headers(answer.headers)
                 assert answer.stream is not None, "it was asked to stream"
                 async with aclosing(_parts(answer.stream)) as parts:
@@ -110,6 +111,8 @@ def _request_of(call: Call, request: ModelRequest, request_id: UUID) -> ModelReq
         is_revocable=request.is_revocable or not call.is_leader,
         council_id=request.id,
         role="leader" if call.is_leader and call.role == "member" else call.role,
+        # A consent is to one exact body, so it is none to a member's.
+        cloud=replace(request.cloud, consent="", takes_events=False),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.accounts.quotas import Quotas
-from server.chat.pipeline import Pipeline
+from server.chat.pipeline import Way
 from server.clock import Clock
 from server.council.planning import Planner
 from server.council.scene import Scene
@@ -27,7 +27,7 @@ class Joined:
 
 
 def councils_of(
-    pipeline: Pipeline,
+    way: Way,
     scene: Callable[..., Scene],
     *,
     quotas: Quotas,
@@ -39,6 +39,7 @@ def councils_of(
     """The councils of one replica.
 
     Args:
+        way: how each member is asked, and whoever asks no council.
         scene: makes what the allocator looks at, given the skills.
         hardware: what the box is now; empty while that is not known.
     """
@@ -52,6 +53,6 @@ def councils_of(
         prior=settings.council_prior,
         is_shadow=settings.council_shadow,
     )
-    councils = Councils(pipeline, quotas=quotas, planner=planner, stores=stores, strategies=strategies, clock=clock)
+    councils = Councils(way, quotas=quotas, planner=planner, stores=stores, strategies=strategies, clock=clock)
     parts = {**stores.parts, "councils": councils}
     return Joined(parts, councils, planner, (*stores.loops, planner.watch))

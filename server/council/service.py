@@ -16,7 +16,7 @@ from random import Random
 from msgspec.structs import replace
 
 from server.accounts.quotas import Quotas
-from server.chat.pipeline import Answer, Identify, Pipeline
+from server.chat.pipeline import Answer, Identify, Way
 from server.clock import Clock, uuid7
 from server.council.asking import ask_through
 from server.council.calls import Ask, Call, CouncilFailed, Message, Part, Seat
@@ -43,11 +43,11 @@ MoreOf = Callable[[Sequence[Seat]], Awaitable[Seat | None]]
 
 
 class Councils:
-    """Answers requests: those to a council itself, all others through the pipeline."""
+    """Answers requests: those to a council itself, all others on their way to one model."""
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        way: Way,
         *,
         quotas: Quotas,
         planner: Planner,
@@ -55,7 +55,7 @@ class Councils:
         strategies: Mapping[str, Strategy],
         clock: Clock,
     ) -> None:
-        self._pipeline = pipeline
+        self._way = way
         self._quotas = quotas
         self._planner = planner
         self._stores = stores
@@ -71,7 +71,7 @@ class Councils:
             WirthforgeError: any fault before a member begins to answer. Later ones end the stream.
         """
         if not is_council(request.model):
-            return await self._pipeline.answer(request, identify, stack, tell)
+            return await self._way.answer(request, identify, stack, tell)
         principal = await identify()
         limits, _ = await self._quotas.of(principal)
         question = _question(request)
@@ -79,7 +79,7 @@ class Councils:
         plan = await self._planner.plan(request, question, wish, principal, limits)
         sitting = Sitting(request, plan, principal, stores=self._stores, clock=self._clock)
         ask = ask_through(
-            self._pipeline,
+            self._way,
             request,
             identify,
             new_id=lambda: uuid7(self._clock.now()),

@@ -161,6 +161,7 @@ class Pool:
         if any(member.models is None for member in self._members.values()):
             raise Unavailable(
                 "No engine that answers has this model, and not all have answered yet. Try again in a few seconds.",
+                code="no_engine",
                 retry_after_s=3,
             )
         raise NotFound(f"There is no model {model[:100]!r}. GET /v1/models lists them.", code="model_not_found")

@@ -1,21 +1,22 @@
-"""The history of devices, in Postgres: written in periods (periods.py), read in steps, kept for ninety days."""
+"""The history of devices, in Postgres: written in periods (periods.py), read in steps.
+
+What is old is kept by the hour (server/upkeep/hours.py), and is in one of the two tables, never in both.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
-from sqlalchemy import delete, func, select
+from sqlalchemy import BigInteger, cast, func, select, union_all
 from sqlalchemy.dialects.postgresql import insert
 
 from server.clock import Clock
-from server.db.models import HardwareDevice, HardwareSample
+from server.db.models import HardwareDevice, HardwareHour, HardwareSample
 from server.db.session import Database
 from server.hardware.devices import Device
 from server.hardware.periods import MIB, PERIOD_S_MIN, Row
 
-KEEP_DAYS = 90
-TRIM_EVERY_MS = 3_600_000
-MINUTES_MAX = 60 * 24 * KEEP_DAYS
+MINUTES_MAX = 60 * 24 * 1_095
 POINTS_MAX = 240
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -48,7 +49,6 @@ class History:
         self._database = database
         self._clock = clock
         self._ids: dict[str, int] = {}
-        self._trimmed_ms: int | None = None
 
     async def write(self, rows: Sequence[Row]) -> None:
         """Add rows. One that is there already stays: another replica on the same host was first.
@@ -72,7 +72,6 @@ class History:
             # What was learned in a transaction that failed may not be so; nor in a database that was restored.
             self._ids.clear()
             raise
-        await self._trim()
 
     async def read(self, minutes: int) -> list[Point]:
         """The last so many minutes, oldest first, in at most POINTS_MAX steps for each device.
@@ -81,22 +80,32 @@ class History:
             Unavailable: Postgres is away.
         """
         step = timedelta(seconds=max(PERIOD_S_MIN, -(-minutes * 60 // POINTS_MAX)))
-        at = func.date_bin(step, HardwareSample.at, EPOCH).label("step")
+        since = self._clock.now() - timedelta(minutes=minutes)
+        told = union_all(
+            select(
+                HardwareSample.at, HardwareSample.device_id, cast(HardwareSample.energy_mj, BigInteger),
+                *(getattr(HardwareSample, name) for name in _TOLD),
+            ).where(HardwareSample.at > since),
+            select(
+                HardwareHour.at, HardwareHour.device_id, HardwareHour.energy_mj,
+                *(getattr(HardwareHour, name) for name in _TOLD),
+            ).where(HardwareHour.at > since),
+        ).subquery("told").c  # fmt: skip
+        at = func.date_bin(step, told.at, EPOCH).label("step")
         query = (
             select(
                 HardwareDevice.uuid,
                 at,
-                func.avg(HardwareSample.used_mib),
-                func.max(HardwareSample.used_mib_max),
-                func.avg(HardwareSample.power_mw),
-                func.sum(HardwareSample.energy_mj),
-                func.avg(HardwareSample.utilisation_percent),
-                func.max(HardwareSample.temperature_c),
-                func.avg(HardwareSample.throttled_percent),
-                func.max(HardwareSample.xid),
+                func.avg(told.used_mib),
+                func.max(told.used_mib_max),
+                func.avg(told.power_mw),
+                func.sum(told.energy_mj),
+                func.avg(told.utilisation_percent),
+                func.max(told.temperature_c),
+                func.avg(told.throttled_percent),
+                func.max(told.xid),
             )
-            .join(HardwareDevice, HardwareDevice.id == HardwareSample.device_id)
-            .where(HardwareSample.at > self._clock.now() - timedelta(minutes=minutes))
+            .join(HardwareDevice, HardwareDevice.id == told.device_id)
             .group_by(HardwareDevice.uuid, at)
             .order_by(at, HardwareDevice.uuid)
         )
@@ -118,17 +127,8 @@ class History:
             for uuid, begins, used, used_max, power, energy, utilisation, temperature, throttled, xid in rows
         ]
 
-    async def _trim(self) -> None:
-        """Now and then, drop what is older than KEEP_DAYS."""
-        now_ms = self._clock.monotonic_ms()
-        if self._trimmed_ms is not None and now_ms - self._trimmed_ms < TRIM_EVERY_MS:
-            return
-        async with self._database.transaction() as session:
-            old = self._clock.now() - timedelta(days=KEEP_DAYS)
-            await session.execute(delete(HardwareSample).where(HardwareSample.at < old))
-        self._trimmed_ms = now_ms
 
-
+_TOLD = ["used_mib", "used_mib_max", "power_mw", "utilisation_percent", "temperature_c", "throttled_percent", "xid"]
 _MEASURED = tuple(name for name in Row.__struct_fields__ if name != "device")
 
 

@@ -2,32 +2,35 @@
 
 A file is not changed: the next generation of it is written without those rows, checked, named in the table `archives`,
 and only then the old one is removed. One that is killed in between either still has the old file, and does it again, or
-has the new one, and the old one goes with the next run of the archive (archiving.py).
+has the new one, and the old one goes with the next run of the archive (archiving.py). Of a file of which nothing is
+left, `archives` first says that it has no rows, and forgets it when it is gone from the disk.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, BinaryIO
 from uuid import UUID
 
 from msgspec import Struct
 from sqlalchemy import text
 
-from server.clock import Clock
 from server.errors import Conflict, Unavailable
 from server.upkeep.jobs import Turn
 from server.upkeep.manifests import Written, describe, manifest_name
-from server.upkeep.owner import Owner
 from server.upkeep.sheets import all_groups, conversations, count_chosen, others, schema_of, writer
 from server.upkeep.shelf import Shelf, settle
 
-_ARCHIVES = text("SELECT id, table_name, month, path, generation, rows, sha256, revision FROM archives ORDER BY path")
+_ARCHIVES = text(
+    "SELECT id, table_name, month, path, generation, rows, sha256, revision FROM archives WHERE rows > 0 ORDER BY path"
+)
 _GONE = text("SELECT one FROM unnest(CAST(:ids AS uuid[])) AS one EXCEPT SELECT id FROM conversations")
 _REPLACE = text(
     "UPDATE archives SET path = :path, generation = :generation, rows = :rows, file_bytes = :bytes, sha256 = :sha256,"
     " rewritten_at = :at WHERE id = :id AND generation = :before"
 )
-_REMOVE = text("DELETE FROM archives WHERE id = :id AND generation = :before")
+_EMPTY = text("UPDATE archives SET rows = 0, rewritten_at = :at WHERE id = :id AND generation = :before")
+_EMPTIED = text("SELECT id, path FROM archives WHERE rows = 0")
+_REMOVE = text("DELETE FROM archives WHERE id = :id AND rows = 0")
 
 
 class Rewritten(Struct, frozen=True):
@@ -58,17 +61,32 @@ class Receipt(Struct, frozen=True):
         return sum(one.rows_removed for one in self.files)
 
 
-async def forget(turn: Turn, shelf: Shelf, *, people: Collection[UUID] = (), chats: Collection[UUID] = ()) -> Receipt:
+Note = Callable[[Rewritten], Awaitable[None]]
+
+
+async def forget(
+    turn: Turn,
+    shelf: Shelf,
+    *,
+    people: Collection[UUID] = (),
+    chats: Collection[UUID] = (),
+    note: Note | None = None,
+) -> Receipt:
     """Remove everything of these people, and these conversations, from all files.
 
     What is in tables is not touched. Asked again it finds nothing, and says so.
+
+    Args:
+        note: told of each file in the very transaction in which it is replaced.
     """
+    await remove_emptied(turn, shelf)
     async with turn.connection.begin():
         archives = (await turn.connection.execute(_ARCHIVES)).all()
     files, problems = [], []
     for one in archives:
         try:
-            done = await _forget(turn, shelf, one, {who.bytes for who in people}, {chat.bytes for chat in chats})
+            gone = {who.bytes for who in people}, {chat.bytes for chat in chats}
+            done = await _forget(turn, shelf, one, *gone, note=note)
         except Unavailable as error:
             problems.append(error.message)
             turn.tell(error.message)
@@ -79,21 +97,23 @@ async def forget(turn: Turn, shelf: Shelf, *, people: Collection[UUID] = (), cha
     return Receipt(files, problems)
 
 
-async def forget_person(owner: Owner, shelf: Shelf, clock: Clock, user_id: UUID) -> Receipt:
-    """Remove everything of a person from all files, for whoever deletes them; their rows in tables are not touched.
-
-    Raises:
-        Unavailable: Postgres is away; or jobs are running (`upkeep_busy`), and it is to be asked again.
-    """
-    async with owner.alone() as connection:
-        if connection is None:
-            raise Unavailable("The archive is being worked on. Try again soon.", code="upkeep_busy", retry_after_s=60)
-        return await forget(Turn(connection, clock, lambda _: None), shelf, people={user_id})
+async def remove_emptied(turn: Turn, shelf: Shelf) -> None:
+    """Remove files of which nothing is left, and then the rows that tell of them."""
+    if turn.is_dry:
+        return
+    async with turn.connection.begin():
+        emptied = (await turn.connection.execute(_EMPTIED)).all()
+    for archive_id, path in emptied:
+        shelf.remove(path)
+        shelf.remove(manifest_name(path))
+        async with turn.connection.begin():
+            await turn.connection.execute(_REMOVE, {"id": archive_id})
 
 
 async def forget_removed(turn: Turn, shelf: Shelf) -> None:
     """The job: what belongs to conversations that are not there any more. Raises Unavailable: a file was changed."""
     gone: set[UUID] = set()
+    await remove_emptied(turn, shelf)
     async with turn.connection.begin():
         archives = (await turn.connection.execute(_ARCHIVES)).all()
     problem: Unavailable | None = None
@@ -123,6 +143,8 @@ async def _forget(
     one: Any,  # noqa: ANN401 (a row)
     people: Collection[bytes],
     chats: Collection[bytes],
+    *,
+    note: Note | None,
 ) -> Rewritten | None:
     generation = one.generation + 1
     name = f"{one.table_name}_{one.month}.{generation}.parquet"
@@ -153,14 +175,19 @@ async def _forget(
         "id": one.id, "before": one.generation, "generation": generation, "path": name, "rows": left,
         "bytes": size_bytes, "sha256": sha256, "at": turn.clock.now(),
     }  # fmt: skip
+    done = Rewritten(
+        one.table_name, one.month, one.path, one.rows - left, left, one.sha256.hex(), sha256.hex() if left else None
+    )
     async with turn.connection.begin():
-        await turn.connection.execute(_REPLACE if left else _REMOVE, values)
+        await turn.connection.execute(_REPLACE if left else _EMPTY, values)
+        if note is not None:
+            await note(done)
     part.unlink(missing_ok=True)
     shelf.remove(one.path)
     shelf.remove(manifest_name(one.path))
-    return Rewritten(
-        one.table_name, one.month, one.path, one.rows - left, left, one.sha256.hex(), sha256.hex() if left else None
-    )
+    if not left:
+        await remove_emptied(turn, shelf)
+    return done
 
 
 def _count(file: BinaryIO, people: Collection[bytes], chats: Collection[bytes]) -> int:

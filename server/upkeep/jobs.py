@@ -1,15 +1,15 @@
 """Jobs: what they are given, and how they are run, one after the other.
 
 A job that fails does not keep the next one from running. Whatever it was doing is undone or finished by its next run.
+The table `upkeep_runs` knows of each when it last began and how it ended; one without an end runs, or was killed.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import partial
 from typing import Literal, TypeVar
 
 import structlog
 from msgspec import Struct
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +22,17 @@ RETRY_MS = 3_000
 # Whoever waits for a lock holds up all who come after, so a wait is short.
 LOCK_WAIT = "2s"
 LOCK_NOT_AVAILABLE, DEADLOCK = "55P03", "40P01"
+
+SAID_MAX = 500
+# A schema of before has none.
+_HAS_RUNS = text("SELECT to_regclass('upkeep_runs') IS NOT NULL")
+_BEGAN = text(
+    "INSERT INTO upkeep_runs AS known (job, began_at, said) VALUES (:job, :now, '') ON CONFLICT (job)"
+    " DO UPDATE SET began_at = excluded.began_at, ended_at = NULL, took_ms = NULL, outcome = NULL, said = ''"
+)
+_ENDED = text(
+    "UPDATE upkeep_runs SET ended_at = :now, outcome = :outcome, took_ms = :took_ms, said = :said WHERE job = :job"
+)
 
 Tell = Callable[[str], None]
 Outcome = Literal["done", "failed"]
@@ -78,15 +89,44 @@ async def run_jobs(
     async with owner.alone() as connection:
         if connection is None:
             return
+        async with connection.begin():
+            is_noted = not is_dry and bool(await connection.scalar(_HAS_RUNS))
         for job in jobs:
-            began_ms = clock.monotonic_ms()
+            began_ms, last = clock.monotonic_ms(), [""]
             note, outcome = "", DONE
+
+            def said(line: str, name: str = job.name, last: list[str] = last) -> None:
+                last[0] = line
+                tell(name, line)
+
             try:
-                await job.work(Turn(connection, clock, partial(tell, job.name), is_dry))
+                if is_noted:
+                    await _record(connection, _BEGAN, job=job.name, now=clock.now())
+                await job.work(Turn(connection, clock, said, is_dry))
             except (WirthforgeError, SQLAlchemyError, OSError) as error:
                 outcome, note = FAILED, _reason(error)
                 log.warning("upkeep failed", job=job.name, reason=note)
-            yield Result(job.name, outcome, note, clock.monotonic_ms() - began_ms)
+            took_ms = clock.monotonic_ms() - began_ms
+            if is_noted:
+                await _note(connection, job.name, clock, outcome=outcome, took_ms=took_ms, said=note or last[0])
+            yield Result(job.name, outcome, note, took_ms)
+
+
+async def _note(
+    connection: AsyncConnection, job: str, clock: Clock, *, outcome: Outcome, took_ms: int, said: str
+) -> None:
+    """Write down how it ended. Where Postgres has gone away, the row says that it did not end."""
+    try:
+        await _record(
+            connection, _ENDED, job=job, now=clock.now(), outcome=outcome, took_ms=took_ms, said=said[:SAID_MAX]
+        )
+    except (SQLAlchemyError, OSError) as error:
+        log.warning("the end of a job was not written down", job=job, reason=_reason(error))
+
+
+async def _record(connection: AsyncConnection, statement: TextClause, **values: object) -> None:
+    async with connection.begin():
+        await connection.execute(statement, values)
 
 
 async def patiently(turn: Turn, table: str, step: Callable[[], Awaitable[Found]]) -> Found:

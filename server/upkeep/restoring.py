@@ -6,7 +6,7 @@ that names other people's rows changes nothing for them. They lie in the default
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -66,14 +66,20 @@ class Archive:
             log.info("conversation restored", rows=count, files=len(waiting))
         return count
 
-    async def read(self, user_id: UUID) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    async def read(self, user_id: UUID, table: str | None = None) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         """All that is archived of a person, as table and row; for their export. What came back is told as well.
+
+        Args:
+            table: only what is of this one.
 
         Raises:
             Unavailable: Postgres is away; or a file is missing or was changed.
         """
         async with self._database.transaction(of=user_id) as session:
-            archives = (await session.scalars(select(ArchiveRow).order_by(ArchiveRow.path))).all()
+            query = select(ArchiveRow).where(ArchiveRow.rows > 0).order_by(ArchiveRow.path)
+            if table is not None:
+                query = query.where(ArchiveRow.table_name == table)
+            archives = (await session.scalars(query)).all()
         for one in archives:
             async with self._shelf.trusted(one.path, one.sha256) as file:
                 remaining = all_groups(file)
@@ -91,10 +97,10 @@ async def _waiting(session: AsyncSession, conversation_id: UUID) -> Sequence[Arc
     """Files that may hold something of it, and were not asked yet: those of the months since it began."""
     asked = select(RestoredConversation.archive_id).where(RestoredConversation.conversation_id == conversation_id)
     is_theirs = _conversation(conversation_id).exists()
-    query = select(ArchiveRow).where(is_theirs, ArchiveRow.id.not_in(asked)).order_by(ArchiveRow.path)
+    query = select(ArchiveRow).where(is_theirs, ArchiveRow.rows > 0, ArchiveRow.id.not_in(asked))
     if (began := time_of(conversation_id)) is not None:
         query = query.where(ArchiveRow.ends > began)
-    return (await session.scalars(query)).all()
+    return (await session.scalars(query.order_by(ArchiveRow.path))).all()
 
 
 def _conversation(conversation_id: UUID) -> Select[UUID]:

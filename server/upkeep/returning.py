@@ -10,6 +10,7 @@ import asyncio
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 
+from server.upkeep.forgetting import remove_emptied
 from server.upkeep.jobs import Turn
 from server.upkeep.manifests import manifest_name
 from server.upkeep.months import Month
@@ -30,6 +31,7 @@ async def bring_back(turn: Turn, shelf: Shelf, archived: Archived, month: Month)
         Unavailable: its file is missing or was changed; nothing has come back.
     """
     table = archived.parted
+    await remove_emptied(turn, shelf)
     async with turn.connection.begin():
         one = (await turn.connection.execute(_ONE, {"table": table.name, "month": str(month)})).one_or_none()
         there = await partitions_of(turn.connection, table)

@@ -76,6 +76,9 @@ ARCHIVED = (
 )
 
 
+_JSON = {one.name for each in ARCHIVED for one in each.table.columns if isinstance(one.type, JSONB)}
+
+
 async def groups(connection: AsyncConnection, archived: Archived, partition: str) -> AsyncIterator["pa.RecordBatch"]:
     """The rows of a partition, in the groups in which they are written."""
     rows: list[Sequence[Any]] = []
@@ -170,7 +173,7 @@ def as_row(row: Mapping[str, Any]) -> dict[str, Any]:
         name: UUID(bytes=value)
         if isinstance(value, bytes)
         else json.loads(value)
-        if name == "council" and value is not None
+        if name in _JSON and value is not None
         else value
         for name, value in row.items()
     }

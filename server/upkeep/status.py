@@ -1,6 +1,7 @@
 """What upkeep has to look after, as it is now."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from msgspec import Struct
 from sqlalchemy import text
@@ -17,6 +18,8 @@ _ARCHIVED = text(
     " (SELECT count(DISTINCT conversation_id) FROM restored_conversations) FROM archives"
 )
 
+_RUNS = text("SELECT job, began_at, ended_at, took_ms, outcome, said FROM upkeep_runs")
+
 
 class TableStatus(Struct, frozen=True):
     """A table and its partitions.
@@ -30,6 +33,17 @@ class TableStatus(Struct, frozen=True):
     partitions: Sequence[Partition]
     missing: Sequence[Month]
     in_default: int
+
+
+class RunStatus(Struct, frozen=True):
+    """The last run of a job; without an end it runs, or was killed."""
+
+    job: str
+    began_at: datetime
+    ended_at: datetime | None
+    took_ms: int | None
+    outcome: str | None
+    said: str
 
 
 class ArchiveStatus(Struct, frozen=True):
@@ -55,6 +69,12 @@ async def archived(connection: AsyncConnection) -> ArchiveStatus:
     """What is in files."""
     async with connection.begin():
         return ArchiveStatus(*(await connection.execute(_ARCHIVED)).one())
+
+
+async def runs(connection: AsyncConnection) -> dict[str, RunStatus]:
+    """The last run of each job that ever ran, by its name."""
+    async with connection.begin():
+        return {row.job: RunStatus(*row) for row in await connection.execute(_RUNS)}
 
 
 async def _table(connection: AsyncConnection, table: Parted, there: Sequence[Partition], now: Month) -> TableStatus:

@@ -17,7 +17,8 @@ order, and what passes on meanwhile is known by its id, or by a later beginning:
 
 What changes meanwhile all the same (a lease that is reaped and ended in this moment) may tear the sums apart, so what
 looks broken is looked at again, and is so if it stays so. What Redis forgot is no debt: a budget tells since when it
-counts, and older rows do not. Nothing is changed, and nobody waits for this.
+counts, and older rows do not. Rows of what a cloud has answered are left out: it never ran here, and no budget in Redis
+knows of it (clouds.py). Nothing is changed, and nobody waits for this.
 """
 
 from collections.abc import Iterable, Mapping
@@ -154,7 +155,7 @@ async def _mappings(session: AsyncSession, query: Any, **values: object) -> list
 _NAMES = text("SELECT id, name FROM users")
 _ROWS = text("""
     SELECT request_id, user_id, input_tokens, output_tokens, outcome, started_at
-    FROM usage WHERE request_id = ANY(CAST(:apart AS uuid[]))
+    FROM usage WHERE request_id = ANY(CAST(:apart AS uuid[])) AND placement = 'local'
 """)
 # By the index on people and time. Tokens may be as large as a column, and then their sum is larger.
 _SUMS = text("""
@@ -164,5 +165,6 @@ _SUMS = text("""
                 CAST(:untils AS timestamptz[])) AS asked(user_id, "window", first, until)
     LEFT JOIN usage ON usage.user_id = asked.user_id AND usage.started_at >= asked.first
         AND usage.started_at < asked.until AND usage.request_id <> ALL(CAST(:apart AS uuid[]))
+        AND usage.placement = 'local'
     GROUP BY asked.user_id, asked."window"
 """)

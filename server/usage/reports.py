@@ -2,8 +2,10 @@
 
 A report is one query. It takes the requests of some days with their shares of the engines and of the energy from the
 function `usage_shares` (migration 0011, which also explains how they are found in one walk), joins them with the prices
-that held when each was asked, and adds them up by what the caller wants. What it costs Postgres is bounded: so many
-days, so many groups, so much time; and few reports are made at once, so that requests of others find a connection.
+that held when each was asked, and adds them up by what the caller wants. Requests that are kept as sums of a day alone
+(server/upkeep/summing.py, `usage_days`) come with the cost that was settled; a request is in one of the two, never in
+both. What a report costs Postgres is bounded: so many days, so many groups, so much time; and few reports are made at
+once, so that requests of others find a connection.
 
 Whose rows it sees is not this query's business: a report of one's own is read in a transaction of that person, one of
 everybody in one that says so (server/db/session.py). Contents are in other tables, of which neither sees anything.
@@ -60,7 +62,8 @@ class Field(Struct, frozen=True):
     join: str = ""
 
 
-_DAY = "(CAST(:dates AS date[]))[width_bucket(usage.started_at, CAST(:borders AS timestamptz[]))]"
+_IS_SUM = "usage.day IS NOT NULL"
+_DAY = "coalesce(usage.day, (CAST(:dates AS date[]))[width_bucket(usage.started_at, CAST(:borders AS timestamptz[]))])"
 FIELDS: Mapping[str, Field] = {
     "day": Field((Column("day", "day", _DAY),)),
     "month": Field((Column("month", "text", f"to_char({_DAY}, 'YYYY-MM')"),)),
@@ -79,14 +82,14 @@ FIELDS: Mapping[str, Field] = {
             Column(
                 "council",
                 "text",
-                "CASE WHEN usage.council_id IS NOT NULL THEN coalesce(council_runs.name, 'unknown') END",
+                "CASE WHEN usage.council_id IS NULL THEN usage.council ELSE coalesce(council_runs.name, 'unknown') END",
             ),
         ),
         "LEFT JOIN council_runs ON council_runs.id = usage.council_id",
     ),
     "engine": Field((Column("engine", "text", "usage.engine"),)),
-    # Every engine is one of the box, or of its admin. A request that goes to a cloud will say so in its row.
-    "placement": Field((Column("placement", "text", "'local'"),)),
+    "placement": Field((Column("placement", "text", "usage.placement"),)),
+    # One that is kept as a sum alone has none.
     "request": Field((Column("request_id", "text", "usage.request_id::text"),)),
 }
 
@@ -107,26 +110,34 @@ def _amount(name: str) -> str:
 
 
 _IS_PRICED = "(own.id IS NOT NULL OR others.id IS NOT NULL)"
+# What a cloud took is what it costs. The rule is the same where sums are made (server/upkeep/summing.py).
+_UNPRICED = (
+    f"(CASE WHEN {_IS_SUM} THEN usage.unpriced WHEN {_IS_PRICED} OR usage.cost_micros IS NOT NULL THEN 0 ELSE 1 END)"
+)
+_MICROS = (
+    f"coalesce(usage.cost_micros, usage.input_tokens * ({_amount('input_per_million')})"
+    f" + usage.output_tokens * ({_amount('output_per_million')})"
+    f" + coalesce(usage.gpu_us * ({_amount('per_gpu_second')}), 0), 0)"
+)
+_ENERGY_COST = (
+    f"CASE WHEN {_IS_SUM} THEN usage.energy_cost WHEN usage.cost_micros IS NULL"
+    f" THEN coalesce(usage.energy_mj * ({_amount('per_kwh')}), 0) ELSE 0 END"
+)
 _COST = (
-    f"CASE WHEN count(*) FILTER (WHERE {_IS_PRICED}) > 0 THEN round("
-    f"(coalesce(sum(usage.input_tokens * ({_amount('input_per_million')})"
-    f" + usage.output_tokens * ({_amount('output_per_million')})), 0)"
-    f" + coalesce(sum(usage.gpu_us * ({_amount('per_gpu_second')})), 0)) * 0.000001"
+    f"CASE WHEN sum(usage.requests) > sum({_UNPRICED}) THEN"
     # A kilowatt-hour has 3.6 billion millijoules.
-    f" + coalesce(sum(usage.energy_mj * ({_amount('per_kwh')})), 0) / 3600000000, 9) END"
+    f" round(sum({_MICROS}) * 0.000001 + sum({_ENERGY_COST}) / 3600000000, 9) END"
 )
 NUMBERS = (
-    Column("requests", "whole", "count(*)"),
+    Column("requests", "whole", _counted("usage.requests")),
     Column("input_tokens", "whole", _counted("usage.input_tokens")),
     Column("output_tokens", "whole", _counted("usage.output_tokens")),
     Column("run_ms", "whole", _counted("usage.run_ms")),
     Column("gpu_ms", "whole", "coalesce(round(sum(usage.gpu_us) / 1000), 0)::bigint"),
     Column("energy_mj", "whole", _total("usage.energy_mj")),
     Column("cost", "money", _COST),
-    Column("unpriced_requests", "whole", f"count(*) FILTER (WHERE NOT {_IS_PRICED})"),
-    Column(
-        "unmetered_requests", "whole", "count(*) FILTER (WHERE usage.run_ms > 0 AND usage.energy_mj IS NULL)"
-    ),
+    Column("unpriced_requests", "whole", _counted(_UNPRICED)),
+    Column("unmetered_requests", "whole", _counted("usage.unmetered")),
 )  # fmt: skip
 
 
@@ -208,6 +219,8 @@ class Reports:
             "borders": list(question.days.borders[:-1]),
             "since": question.days.since,
             "until": question.days.until,
+            "first": question.days.dates[0],
+            "last": question.days.dates[-1],
             "count_max": groups_max + 1,
         }
         count = 0
@@ -240,6 +253,18 @@ class Reports:
                 del self._asked[user_id]
 
 
+# Sums belong to days of UTC; a report in another zone takes them for its own days.
+_ASKED = """
+    SELECT request_id, user_id, key_id, council_id, model, engine, placement, started_at, NULL::date AS day,
+           NULL::text AS council, 1::bigint AS requests, input_tokens, output_tokens, run_ms, gpu_us, energy_mj,
+           cost_micros::numeric, NULL::numeric AS energy_cost, NULL::bigint AS unpriced,
+           (run_ms > 0 AND energy_mj IS NULL AND placement = 'local')::int::bigint AS unmetered
+    FROM usage_shares(:since, :until)
+    UNION ALL
+    SELECT NULL, user_id, key_id, NULL, model, engine, placement, NULL, day, council, requests, input_tokens,
+           output_tokens, run_ms, gpu_us, energy_mj, cost_micros, energy_cost, unpriced_requests, unmetered_requests
+    FROM usage_days WHERE day BETWEEN :first AND :last"""
+
 _BOUND = text(f"SELECT set_config('statement_timeout', '{QUERY_MS_MAX}', true)")
 
 
@@ -251,7 +276,7 @@ def _query(question: Question) -> TextClause:
     # Without a field there is one group, also of nothing.
     grouped = f"GROUP BY {places} ORDER BY {places}" if keys else ""
     statement = f"""
-        SELECT {columns} FROM usage_shares(:since, :until) AS usage
+        SELECT {columns} FROM ({_ASKED}) AS usage
         LEFT JOIN prices AS own ON own.model = usage.model
              AND own.since <= usage.started_at AND (own.until IS NULL OR usage.started_at < own.until)
         LEFT JOIN prices AS others ON others.model = '*'
@@ -259,6 +284,7 @@ def _query(question: Question) -> TextClause:
         {joins} {grouped} LIMIT :count_max"""  # noqa: S608 (words of ours)
     given: dict[str, TypeEngine[Any]] = {
         **dict.fromkeys(("since", "until"), DateTime(timezone=True)),
+        **dict.fromkeys(("first", "last"), Date()),
         "count_max": Integer(),
     }
     if "day" in question.by or "month" in question.by:

@@ -1,17 +1,22 @@
 """What admins do: people come and go."""
 
 from datetime import datetime
+from typing import Annotated, Literal
 from uuid import UUID
 
-from litestar import Controller, get, patch, post
+from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Struct
 
 from server.accounts.users import Users
 from server.db.models import User as UserRow
 from server.messages import Principal, Role
+from server.upkeep.leaving import Departures
+from server.web.account_data import RemovalReceipt, told
 from server.web.accounts import BODY_BYTES_MAX
+
+Usage = Literal["sums", "nothing"]
 
 
 class User(Struct):
@@ -75,6 +80,20 @@ class Admin(Controller):
     ) -> User:
         """Change a role, disable or enable."""
         return _person(await users.change(user_id, role=data.role, is_disabled=data.disabled))
+
+    @delete("/users/{user_id:uuid}", status_code=200)
+    async def remove_user(
+        self,
+        user_id: FromPath[UUID],
+        admin: NamedDependency[Principal],
+        removals: NamedDependency[Departures],
+        usage: Annotated[
+            Usage | None, QueryParameter(description="What stays of their usage; else as the setting says.")
+        ] = None,
+    ) -> RemovalReceipt:
+        """Remove a person and everything of theirs, for good: conversations, keys, archived months."""
+        keeps = None if usage is None else usage == "sums"
+        return told(await removals.remove(user_id, asked_by=admin.id, keeps_usage=keeps))
 
     @post("/users/{user_id:uuid}/reset-password")
     async def reset_password(

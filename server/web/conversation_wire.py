@@ -1,10 +1,13 @@
 """What conversations look like on the wire."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from msgspec import UNSET, Struct, UnsetType
+
+# What may leave this box of a conversation; null: what its person says for all (docs/cloud.md).
+Cloud = Literal["private", "never", "ask", "pseudonymised", "allow"]
 
 
 class NewConversation(Struct, forbid_unknown_fields=True):
@@ -12,6 +15,7 @@ class NewConversation(Struct, forbid_unknown_fields=True):
 
     title: str = ""
     model: str = ""
+    cloud: Cloud | None = None
 
 
 class ConversationChange(Struct, forbid_unknown_fields=True):
@@ -19,11 +23,13 @@ class ConversationChange(Struct, forbid_unknown_fields=True):
 
     Attributes:
         leaf_id: the last message of the branch to be looked at.
+        cloud: what may leave this box of it; null: what its person says for all.
     """
 
     title: str | UnsetType = UNSET
     pinned: bool | UnsetType = UNSET
     leaf_id: UUID | UnsetType = UNSET
+    cloud: Cloud | UnsetType | None = UNSET
 
 
 class Question(Struct, forbid_unknown_fields=True):
@@ -63,6 +69,7 @@ class ConversationSummary(Struct):
     leaf_id: UUID | None
     created_at: datetime
     updated_at: datetime
+    cloud: str | None = None
     excerpt: str | None = None
 
 
@@ -96,6 +103,8 @@ class Message(Struct):
         problem: why it failed or was interrupted.
         council: how a council was set up and ended, in the shape of the stream's `summary`.
         members: what its members said.
+        cloud: who answered outside of this box: provider, model, form (whole or pseudonymised), and `unrestored`, the
+            pseudonyms in it that stand for nobody knows what; null: it was answered here.
     """
 
     id: UUID
@@ -114,6 +123,7 @@ class Message(Struct):
     created_at: datetime
     council: dict[str, Any] | None
     members: list[MemberAnswer]
+    cloud: dict[str, Any] | None
 
 
 class Conversation(Struct):
@@ -131,6 +141,7 @@ class Conversation(Struct):
     leaf_id: UUID | None
     created_at: datetime
     updated_at: datetime
+    cloud: str | None
     messages: list[Message]
     more: bool
 

@@ -100,7 +100,8 @@ class ConversationRoutes(Controller):
     ) -> ConversationSummary:
         """Begin a conversation."""
         title, model = texts.name(data.title, "title"), texts.name(data.model, "model")
-        return _summary(await conversations.create(principal.id, title=title, model=model), is_running=False)
+        row = await conversations.create(principal.id, title=title, model=model, cloud=data.cloud)
+        return _summary(row, is_running=False)
 
     @post("/import", status_code=200, request_max_body_size=IMPORT_BYTES_MAX, operation_class=ImportedFile)
     async def import_file(
@@ -155,11 +156,12 @@ class ConversationRoutes(Controller):
         conversations: NamedDependency[Conversations],
         answers: NamedDependency[Answers],
     ) -> ConversationSummary:
-        """Rename it, pin it, or look at another branch."""
+        """Rename it, pin it, look at another branch, or say what of it may leave this box."""
         change = Change(
             title=None if data.title is UNSET else texts.name(data.title, "title"),
             is_pinned=None if data.pinned is UNSET else data.pinned,
             leaf_id=None if data.leaf_id is UNSET else data.leaf_id,
+            cloud=data.cloud,
         )
         row = await conversations.change(principal.id, conversation_id, change)
         return _summary(row, is_running=conversation_id in answers.conversations_of(principal.id))
@@ -269,6 +271,7 @@ def _summary(row: ConversationRow, *, is_running: bool, excerpt: str | None = No
         leaf_id=row.leaf_id,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        cloud=row.cloud,
         excerpt=excerpt,
     )
 
@@ -284,6 +287,7 @@ def _opened(opened: Opened, *, is_running: bool) -> Conversation:
         leaf_id=row.leaf_id,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        cloud=row.cloud,
         messages=[_message(fields, opened) for fields in opened.messages],
         more=opened.has_more,
     )

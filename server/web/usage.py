@@ -72,10 +72,11 @@ class UsageGroup(UsageTotal, kw_only=True):
     """The requests of one group; of the fields below there are those that the report is made by.
 
     Attributes:
-        user: null: nobody has this id any more.
+        user: null: nobody has this id any more; the id of zeros is of all who were removed.
         key_id, key: null: asked in a browser. `key` alone is null: there is no such key any more.
         council: as it was asked for; null: without one.
-        placement: local.
+        placement: local or cloud.
+        request_id: null: requests that are kept as sums of a day.
     """
 
     day: date | UnsetType = UNSET
@@ -88,7 +89,7 @@ class UsageGroup(UsageTotal, kw_only=True):
     council: str | UnsetType | None = UNSET
     engine: str | UnsetType = UNSET
     placement: str | UnsetType = UNSET
-    request_id: UUID | UnsetType = UNSET
+    request_id: UUID | UnsetType | None = UNSET
 
 
 class UsageGroups(Struct, rename={"from_": "from"}):

@@ -216,7 +216,7 @@ async def test_an_engine_that_is_down_is_named_and_comes_back(make_box: MakeBox,
     unknown = await make_box(replace(settings, engines=("http://127.0.0.1:9/v1",)))
     async with unknown.http(headers=ann.bearer) as client:
         early = await client.post("/v1/chat/completions", json=CHAT)
-        assert (early.status_code, early.json()["error"]["code"]) == (503, "unavailable")
+        assert (early.status_code, early.json()["error"]["code"]) == (503, "no_engine")
         assert early.headers["retry-after"] == "3"
 
 

@@ -1,5 +1,9 @@
 """The commands that work on a running server: people and their keys."""
 
+import json
+import zipfile
+from pathlib import Path
+
 import httpx
 
 from server.embedded.models import DEMONSTRATION
@@ -120,3 +124,32 @@ def test_migrating_under_a_running_server(open_house: Open) -> None:
     """There is nothing to do, and it says so."""
     house, _ = open_house
     assert house.ask("migrate") == f"The database is at revision {NEWEST} already."
+
+
+def test_a_person_takes_everything_along_and_goes(open_house: Open, tmp_path: Path) -> None:
+    """A zip file with their data; then nothing of them is left, and the receipt says so. It must be meant."""
+    house, server = open_house
+    house.ask("user", "add", "fay")
+    key = house.ask("key", "create", "--user", "fay", "--label", "cron")
+    said = {"model": DEMONSTRATION[0].stem, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    headers = {"Authorization": f"Bearer {key}"}
+    assert httpx.post(f"{server.url}/v1/chat/completions", json=said, headers=headers, timeout=60).status_code == 200
+    file = tmp_path / "fay.zip"
+    assert house.ask("user", "export", "FAY", str(file)) == str(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    with zipfile.ZipFile(file) as found:
+        assert json.loads(found.read("users.json"))[0]["name"] == "fay"
+        assert json.loads(found.read("api_keys.json"))[0]["label"] == "cron"
+    assert house.refusal("user", "export", "fay", str(file)) == f"{file} is there already."
+    assert house.refusal("user", "export", "fay", str(tmp_path / "no" / "fay.zip")).endswith(
+        "cannot be written: No such file or directory."
+    )
+    unsure = house.refusal("user", "remove", "fay")
+    assert unsure.startswith("This removes everything that fay has, for good: say --everything.")
+    receipt = json.loads(house.ask("user", "remove", "fay", "--everything", "--usage", "nothing"))
+    assert receipt["done_at"] is not None
+    assert (receipt["asked_by"], receipt["done"]["tables"]["api_keys"]) == (None, 1)
+    assert _status(server.url, key) == 401
+    assert "fay" not in house.ask("user", "list")
+    assert house.refusal("user", "remove", "fay", "--everything").startswith("There is nobody named 'fay'.")
+    assert "departures" in house.ask("upkeep", "status")

@@ -21,8 +21,8 @@ COUNTED = (
     *("api_keys", "login_sessions", "setup_tokens", "usage", "council_runs"),
     *("cloud_policies", "cloud_consents", "cloud_spend"),
 )
-# Only added to (tests/privacy/test_egress.py).
-ADDED = ("egress",)
+# Only added to (tests/privacy/test_egress.py), and only read (tests/upkeep/test_sums.py).
+ADDED = ("egress", "usage_days")
 
 INSERTS = {
     "conversations": (

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import structlog
@@ -11,16 +12,20 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from server.clock import SystemClock
 from server.db.models import HardwareSample
-from server.db.session import Database
+from server.db.session import Database, async_url
 from server.errors import Unavailable
 from server.hardware.devices import Device, Sample, Snapshot
-from server.hardware.history import KEEP_DAYS, POINTS_MAX, History
+from server.hardware.history import MINUTES_MAX, POINTS_MAX, History
 from server.hardware.monitor import REFUSED_MAX, RETRY_MS, SAMPLE_EVERY_MS, Monitor
 from server.hardware.periods import BYTES_PER_HOUR_MAX, MIB, PERIOD_S_MIN, ROW_BYTES, Periods, Row, period_s
 from server.hardware.providers import Loaded
+from server.upkeep.hours import roll_up
+from server.upkeep.jobs import Job, run_jobs
+from server.upkeep.owner import Owner
 from tests.clocks import BEGINNING, FakeClock
 from tests.hardware.parts import GIB, Made, gpu
 
@@ -147,7 +152,7 @@ async def test_a_long_history_has_bounded_points(history: History, clock: FakeCl
     await history.write([row(gpu("a"), 30 * number) for number in range(2 * 120)])
     clock.advance(timedelta(hours=2))
     assert len(await history.read(121)) <= POINTS_MAX + 1
-    assert len(await history.read(60 * 24 * KEEP_DAYS)) == 1
+    assert len(await history.read(60 * 24 * 90)) == 1
 
 
 async def test_replicas_on_one_host_write_a_row_once(database: Database, history: History, clock: FakeClock) -> None:
@@ -157,13 +162,19 @@ async def test_replicas_on_one_host_write_a_row_once(database: Database, history
     assert len(await history.read(10)) == 1
 
 
-async def test_old_samples_are_trimmed(history: History, clock: FakeClock) -> None:
-    """After ninety days, by the next write."""
-    await history.write([row(gpu("a"), 0)])
-    clock.advance(timedelta(days=KEEP_DAYS, seconds=60))
-    await history.write([row(gpu("a"), KEEP_DAYS * 86_400)])
-    clock.advance(timedelta(seconds=-60))
-    assert len(await history.read(60 * 24 * KEEP_DAYS + 5)) == 1
+async def test_what_is_kept_by_the_hour_is_told_as_well(database_url: str, history: History, clock: FakeClock) -> None:
+    """Upkeep makes hours of old samples; a long history begins with these."""
+    await history.write([row(gpu("a"), 30 * number) for number in range(200)])
+    clock.advance(timedelta(days=200))
+    before = await history.read(MINUTES_MAX)
+    run = [Job("hardware", "", partial(roll_up, keep_days=90, keep_hours_days=0))]
+    assert [result.outcome async for result in run_jobs(Owner(database_url), run, clock, lambda *_: None)] == ["done"]
+    assert await history.read(MINUTES_MAX) == before
+    engine = create_async_engine(async_url(database_url))
+    async with engine.begin() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM hardware_samples")) == 0
+        assert await connection.scalar(text("SELECT count(*) FROM hardware_hours")) == 2
+    await engine.dispose()
 
 
 async def test_a_database_that_was_emptied_is_written_again(database: Database, history: History) -> None:

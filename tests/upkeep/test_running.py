@@ -1,6 +1,7 @@
 """Who runs the jobs: a plain owner of the tables, a server once a day, and people by hand."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,8 @@ from server.upkeep.owner import Owner
 from tests.clocks import FakeClock
 from tests.upkeep.chats import add_chat, add_person, read
 from tests.upkeep.conftest import StillClock, rows
+
+JOBS = ("partitions", "usage", "hardware", "expire", "forget", "archive", "cloud ends", "consents", "departures")
 
 
 @pytest.fixture
@@ -129,18 +132,28 @@ async def wirthforge(settings: Settings, *arguments: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, command, ["upkeep", *arguments], env=environment)
 
 
-async def test_people_run_jobs_by_hand(settings: Settings, owner: Owner, tmp_path: Path) -> None:
+async def test_people_run_jobs_by_hand(settings: Settings, owner: Owner, engine: AsyncEngine, tmp_path: Path) -> None:
     """All or one of them, or only to see; and they see how things are."""
     settings = replace(settings, data_dir=tmp_path)
     seen = await wirthforge(settings, "status")
-    assert [line.split()[0] for line in seen.stdout.splitlines()] == [
-        "table", "messages", "member_answers", "usage", "council_runs", "hardware_samples", "archive:"
+    assert [line.split()[0] for line in seen.stdout.splitlines() if line] == [
+        "table", "messages", "member_answers", "usage", "council_runs", "hardware_samples", "archive:",
+        *(name.split()[0] for name in JOBS),
     ]  # fmt: skip
+    assert seen.stdout.splitlines()[-1] == "departures   never ran"
     tried = await wirthforge(settings, "run", "--dry-run", "--job", "archive")
     assert tried.stdout.splitlines()[0] == "archive: nothing that is older than 90 days"
     assert (seen.exit_code, tried.exit_code) == (0, 0)
     unknown = await wirthforge(settings, "run", "--job", "nothing")
-    assert str(unknown.exception) == "There is no job nothing: partitions, forget, archive."
+    assert str(unknown.exception) == f"There is no job nothing: {', '.join(JOBS)}."
+    ran = await wirthforge(settings, "run", "departures", "partitions")
+    assert (ran.exit_code, ran.stdout.splitlines()[0]) == (0, "departures: nobody is to be removed")
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO upkeep_runs (job, began_at, said) VALUES ('usage', now(), '')"))
+    told = {line.split()[0]: line for line in (await wirthforge(settings, "status")).stdout.splitlines() if line}
+    assert re.search(r" UTC  done in \d+\.\d s: all partitions up to", told["partitions"])
+    assert told["usage"].endswith(" UTC  runs, or was killed")
+    assert told["archive"] == "archive      never ran"  # a dry run is none
     async with owner.alone():
         refused = await wirthforge(settings, "run")
     assert (refused.exit_code, refused.stdout) == (0, "")

@@ -34,7 +34,10 @@ ADMIN_ONLY = {
     ("GET", "/api/admin/users"),
     ("POST", "/api/admin/users"),
     ("PATCH", "/api/admin/users/{user_id}"),
+    ("DELETE", "/api/admin/users/{user_id}"),
     ("POST", "/api/admin/users/{user_id}/reset-password"),
+    ("GET", "/api/admin/removals"),
+    ("GET", "/api/admin/removals/{receipt_id}"),
     ("GET", "/api/admin/audit"),
     ("GET", "/api/admin/quotas"),
     ("GET", "/api/admin/engines"),
@@ -50,7 +53,13 @@ ADMIN_ONLY = {
     ("GET", "/api/admin/usage"),
     ("GET", "/api/admin/usage/export"),
     ("GET", "/api/admin/prices"),
+    ("GET", "/api/admin/egress/summary"),
     *((method, "/api/admin/prices/{model}") for method in ("PUT", "DELETE")),
+    *((method, "/api/admin/cloud/providers") for method in ("GET", "POST")),
+    *((method, "/api/admin/cloud/providers/{name}") for method in ("PATCH", "DELETE")),
+    ("POST", "/api/admin/cloud/providers/{name}/check"),
+    *((method, "/api/admin/cloud/policy") for method in ("GET", "PUT")),
+    *((method, "/api/admin/cloud/caps/{user_id}") for method in ("GET", "PUT", "DELETE")),
     *((method, "/api/admin/councils/{name}") for method in ("GET", "PUT", "DELETE")),
     *((method, f"/api/admin/{name}") for name in ("skills", "contention") for method in ("GET", "DELETE")),
     *((method, "/api/admin/quotas/default") for method in ("PUT", "DELETE")),
@@ -59,13 +68,14 @@ ADMIN_ONLY = {
 }
 TGI = {("POST", "/"), ("POST", "/generate"), ("POST", "/generate_stream"), ("GET", "/info")}
 CLOSED = [address for address in addresses() if address not in OPEN]
-SECRETS = {"prompt": "x", "name": "x", "label": "x", "current": "x", "new": "x", "messages": []}
+SECRETS = {"prompt": "x", "name": "x", "label": "x", "current": "x", "new": "x", "password": "x", "messages": []}
 
 
 def _path(template: str) -> str:
     return (
         template.replace("{user_id}", NOBODY)
         .replace("{key_id}", NOBODY)
+        .replace("{receipt_id}", NOBODY)
         .replace("{council_id}", NOBODY)
         .replace("{conversation_id}", NOBODY)
         .replace("{question_id}", NOBODY)

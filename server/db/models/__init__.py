@@ -22,7 +22,9 @@ from server.db.models.hardware import HardwareDevice, HardwareSample
 from server.db.models.login_session import LoginSession
 from server.db.models.price import PriceRow
 from server.db.models.quota import Quota
+from server.db.models.retention import HardwareHour, UsageDay
 from server.db.models.setup_token import SetupToken
+from server.db.models.upkeep import Departure, UpkeepRun
 from server.db.models.usage import Usage
 from server.db.models.user import User
 
@@ -42,10 +44,12 @@ __all__ = [
     "Conversation",
     "CouncilRow",
     "CouncilRun",
+    "Departure",
     "Egress",
     "EgressHead",
     "EngineRow",
     "HardwareDevice",
+    "HardwareHour",
     "HardwareSample",
     "LoginSession",
     "MemberAnswer",
@@ -55,6 +59,8 @@ __all__ = [
     "RestoredConversation",
     "SetupToken",
     "SkillRow",
+    "UpkeepRun",
     "Usage",
+    "UsageDay",
     "User",
 ]

@@ -21,6 +21,9 @@ class Usage(Base):
     `placement` is `cloud` where somebody else's models answered: `engine` is the provider's name then, and
     `cost_micros` what it took, in millionths of the admin's currency (docs/cloud.md).
 
+    `gpu_us` and `energy_mj` are its shares once they are settled (server/upkeep/settling.py); until then they follow
+    from its neighbours (the function usage_shares).
+
     Outcomes: completed, cancelled (the client left), failed (the engine), revoked (somebody light
     needed the slot), abandoned (the server died).
     """
@@ -46,6 +49,8 @@ class Usage(Base):
     started_at: Mapped[datetime]
     placement: Mapped[str] = mapped_column(server_default="local")
     cost_micros: Mapped[int | None]
+    gpu_us: Mapped[int | None]
+    energy_mj: Mapped[int | None]
 
     __table_args__ = (
         Index("ix_usage_user_id_started_at", "user_id", "started_at"),

@@ -1,0 +1,79 @@
+"""The end of a request that left: its entry in the ledger and what it cost, both or neither, and once."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server.privacy.egress import Connected, End, Entry, append_end, sent
+from server.privacy.spend import hold, month_of, settle
+
+# Longer than any answer takes.
+ABANDONED_AFTER = timedelta(hours=1)
+
+
+async def end(session: Connected, ended: End, at: datetime) -> Entry | None:
+    """Write the end of a request, and settle what it reserved; None where that was done already.
+
+    Args:
+        session: of the person, or of everybody; in a transaction.
+        at: now, by the clock.
+
+    Raises:
+        Conflict: it never left.
+        Unavailable: the ledger does not fit together.
+    """
+    send = await sent(session, ended.request_id)
+    if send is not None:
+        await hold(session, send.user_id, month_of(send.at))
+    entry = await append_end(session, ended, at)
+    if entry is not None and send is not None:
+        await settle(session, send.user_id, month_of(send.at), send.reserved_micros, ended.spent_micros)
+    return entry
+
+
+async def end_abandoned(
+    connection: AsyncConnection, now: datetime, tell: Callable[[str], None], *, is_dry: bool = False
+) -> None:
+    """End what left an hour ago and has no end, because the server that sent it is gone: upkeep's job `cloud ends`.
+
+    Nobody knows what it cost, so what was reserved for it counts as spent.
+
+    Args:
+        connection: as the tables' owner; between transactions.
+        tell: takes a line about what was done.
+    """
+    async with connection.begin():
+        rows = (await connection.execute(_OPEN, {"before": now - ABANDONED_AFTER})).all()
+    count = 0
+    for row in rows:
+        if not is_dry:
+            async with connection.begin():
+                count += await end(connection, _abandoned(row.request_id, row.reserved_micros), now) is not None
+    if is_dry and rows:
+        tell(f"would end {len(rows)} requests to clouds that nobody ended")
+    elif count:
+        tell(f"ended {count} requests to clouds that nobody ended; what they reserved counts as spent")
+    else:
+        tell("every request that left has its end")
+
+
+def _abandoned(request_id: UUID, reserved_micros: int) -> End:
+    return End(
+        request_id=request_id,
+        outcome="abandoned",
+        answer_bytes=0,
+        input_tokens=None,
+        output_tokens=None,
+        spent_micros=reserved_micros,
+    )
+
+
+_OPEN = text("""
+    SELECT request_id, reserved_micros FROM egress AS sent
+    WHERE kind = 'send' AND at < :before
+        AND NOT EXISTS (SELECT FROM egress WHERE request_id = sent.request_id AND kind = 'end')
+    ORDER BY seq
+""")

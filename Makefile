@@ -8,14 +8,14 @@ NODE_DIR := $(shell node -e 'process.exit(parseInt(process.versions.node) < 20 ?
 NPM = PATH="$(if $(NODE_DIR),$(NODE_DIR),$(CURDIR)/$(BIN)):$$PATH" npm --prefix client
 PIN = $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps
 
-.PHONY: help up test check fix browser client types migrate models lock clean
+.PHONY: help up test check fix browser helm client types migrate models lock clean
 help: ## What there is.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 up: $(BIN)/.runtime server/web/static/index.html ## Start everything; Ctrl-C stops it. Flags: make up ARGS="--port 9000"
 	@exec $(BIN)/wirthforge up $(ARGS)
 
-test: $(BIN)/.dev server/web/static/index.html browser ## Run all tests. ARGS go to pytest.
+test: $(BIN)/.dev server/web/static/index.html browser helm ## Run all tests. ARGS go to pytest.
 	$(BIN)/pytest $(ARGS)
 
 check: $(BIN)/.dev client/node_modules/.installed ## Lint, types, architecture, the client's own checks.
@@ -36,6 +36,9 @@ migrate: $(BIN)/.runtime ## Bring the database at DATABASE_URL up to date.
 
 browser: ## Chromium, which the browser tests drive.
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || tools/install-chromium
+
+helm: $(BIN)/.dev ## Helm and Kubernetes' schemas, with which the chart is tested. Needs Go; minutes, once.
+	@tools/install-helm
 
 types: $(BIN)/.runtime client/node_modules/.installed ## Generate the client's API types from the server.
 	$(BIN)/wirthforge openapi > client/openapi.json

@@ -1,6 +1,6 @@
 """A row in every table there is, whoever adds the next one; in tables by month several, also of wrong clocks."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +24,10 @@ CHECKED: dict[tuple[str, str], Any] = {
     ("quotas", "role"): None,
     ("quotas", "user_id"): None,
     ("users", "role"): "admin",
+    ("cloud_policies", "scope"): "own",
+    ("cloud_version", "id"): 1,
+    ("egress", "kind"): "send",
+    ("egress_head", "id"): 1,
 }
 BY = {table.name: table.by for table in TABLES}
 # An id that begins with this time belongs to no month.
@@ -45,6 +49,7 @@ def _value(column: Column[Any], at: datetime, number: int) -> Any:
         bool: True,
         bytes: number.to_bytes(32),
         datetime: at,
+        date: at.date(),
         dict: {"words": WORDS},
         list: ["one", WORDS],
         UUID: uuid7(at),

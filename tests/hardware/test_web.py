@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from server.api.faults import answer_fault
 from server.db.session import Database
 from server.hardware.devices import Absent, Device, DeviceProcess, Sample
-from server.hardware.history import History
+from server.hardware.history import MINUTES_MAX, History
 from server.hardware.monitor import Monitor
 from server.hardware.periods import Row
 from server.hardware.providers import Loaded
@@ -157,5 +157,5 @@ async def test_the_history_is_shown(site: Site, clock: FakeClock) -> None:
         ("b", GIB, 2),
     ]
     assert (await site.get("/api/hardware/history?minutes=1"))[1]["points"] == []
-    for wrong in ("0", "-5", "129601", "x", "1.5"):
+    for wrong in ("0", "-5", str(MINUTES_MAX + 1), "x", "1.5"):
         assert (await site.get(f"/api/hardware/history?minutes={wrong}"))[0] == 400

@@ -24,6 +24,7 @@ SNIPPET_MIN = 12
 
 _FENCED = re.compile(
     r"(?m)^[ \t>]{0,6}(?P<fence>`{3,}|~{3,})[^\n`]{0,60}\n(?P<it>(?:(?![ \t>]{0,6}(?P=fence))[^\n]*(?:\n|\Z))+)"
+    r"(?:[ \t>]{0,6}(?P=fence)[`~]*)?"
 )
 # One of these lines is enough.
 _PLAINLY = re.compile(

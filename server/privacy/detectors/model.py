@@ -144,12 +144,21 @@ class ModelDetector:
         if not questions:
             return []
         try:
-            answers = await within(self._clock, asyncio.gather(*map(self._asked, questions)), self._timeout_ms)
+            answers = await within(self._clock, self._answered(questions), self._timeout_ms)
         except EngineTimeout:
             raise Unclear("The model that looks for personal data took too long.") from None
         return sorted(
             {finding for answer in answers for finding in answer}, key=lambda one: (one.part, one.start, one.end)
         )
+
+    async def _answered(self, questions: Sequence[Sequence[_Piece]]) -> list[list[Finding]]:
+        asking = [asyncio.create_task(self._asked(question)) for question in questions]
+        try:
+            return await asyncio.gather(*asking)
+        finally:
+            # The first that is not in form is enough: the others give their place in the queue back.
+            for one in asking:
+                one.cancel()
 
     async def _asked(self, pieces: Sequence[_Piece]) -> list[Finding]:
         """What it finds in one question's texts."""

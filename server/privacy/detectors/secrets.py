@@ -67,7 +67,9 @@ LINE_MAX = 2000
 
 _ASSIGNED = re.compile(
     rf"(?i)(?<![a-z])(?P<name>[A-Z0-9_.-]{{0,40}}?{NAMED_WITH}[A-Z0-9_]{{0,20}}|token|pass|pw|pin)[\"'`\])]{{0,3}}"
-    r"\s{0,3}(?:=>|:=|={1,3}|!=|:)\s{0,3}(?P<quote>[\"'`]?)(?P<secret>[^\s\"'`]{1,300}|(?<=[\"'`])[^\"'`\n]{1,300})"
+    r"\s{0,3}(?:=>|:=|={1,3}|!=|:)\s{0,3}(?P<quote>[\"'`])?"
+    # In quotes to the closing one, blanks and other quotes included; without one a word.
+    r"(?P<secret>(?(quote)(?:(?!(?P=quote))[^\n]){1,300}(?=(?P=quote))|(?!))|[^\s\"'`]{1,300})"
 )
 _ENV = re.compile(
     r"(?m)^\s{0,8}(?:export\s{1,3}|set\s{1,3}|-\s{1,3})?(?P<name>[A-Z][A-Z0-9_]{0,60}(?:KEY|TOKEN|SECRET|PASS|PASSWORD|PWD|PW"
@@ -132,12 +134,6 @@ def look(text: str) -> Iterator[Match]:
     yield from _by_shapes(text)
     yield from _by_rules(text)
     yield from _by_names(text)
-    for pattern, score in ((_ENV, 0.8), (_ASSIGNED, 0.8), (_SAID, 0.7)):
-        for match in pattern.finditer(text):
-            if is_secret_value(
-                match["secret"], match["name"], is_quoted=bool(match["quote"]), is_said=pattern is _SAID
-            ):
-                yield Match("secret", _type_of(match["name"]), *match.span("secret"), score)
     for match in _QUOTED.finditer(text):
         if _looks_drawn(match[2]):
             yield Match("secret", "SECRET", *match.span(2), 0.5)

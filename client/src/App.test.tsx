@@ -115,7 +115,7 @@ describe('the chat', () => {
       parent_id: null,
       content: 'What is a council?',
       model: 'large',
-      options: {},
+      options: { wirthforge: { cloud_events: true } },
     })
   })
 

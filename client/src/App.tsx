@@ -13,8 +13,9 @@ import NotFoundPage from './ui/NotFoundPage'
 const SetupPage = lazy(() => import('./session/SetupPage'))
 const ChatPage = lazy(() => import('./chat/ChatPage'))
 const KeysPage = lazy(() => import('./keys/KeysPage'))
-const UsagePage = lazy(() => import('./usage/UsagePage'))
+const UsagePages = lazy(() => import('./usage/UsagePages'))
 const SharingPage = lazy(() => import('./sharing/SharingPage'))
+const CloudPages = lazy(() => import('./cloud/CloudPages'))
 const PeoplePage = lazy(() => import('./people/PeoplePage'))
 const QuotasPage = lazy(() => import('./quotas/QuotasPage'))
 const ScopePage = lazy(() => import('./quotas/ScopePage'))
@@ -70,7 +71,8 @@ function Pages({ admin }: { admin: boolean }): ReactNode {
       <Route path={CHAT_ROUTE} component={ChatPage} />
       <Route path="/sharing" component={SharingPage} />
       <Route path="/keys" component={KeysPage} />
-      <Route path="/usage" component={UsagePage} />
+      <Route path="/usage/*?" component={UsagePages} />
+      <Route path="/cloud/*?" component={CloudPages} />
       {admin && <Route path="/people" component={PeoplePage} />}
       {admin && <Route path="/quotas" component={QuotasPage} />}
       {admin && <Route path="/quotas/*" component={ScopePage} />}

@@ -43,6 +43,7 @@ describe('streamChat', () => {
       messages: [{ role: 'user', content: 'Hello' }],
       stream: true,
       stream_options: { include_usage: true },
+      wirthforge: { cloud: 'private' },
     })
     expect(events).toEqual([
       { type: 'delta', text: '', thinking: 'hm' },

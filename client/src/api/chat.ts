@@ -12,9 +12,14 @@
  * (`: queue done`). An answer may be interrupted: `: paused …` about every second
  * says so, `: resumed pauses=1 paused_ms=1840` that it goes on.
  *
+ * Whether the request may leave the box is asked in `wirthforge.cloud.asks` (null: no more), and
+ * whose answer it is, where a cloud gave it, told in `wirthforge.cloud`.
+ *
  * What a council tells stands in the extension `wirthforge.council` of a chunk; it
  * is handed on before the text of that chunk, and read by council/events.ts.
  */
+
+import { type Asks, asksOf } from '../cloud/wire'
 import { reportStatus } from './client'
 import { asProblem, isRecord, messageOf, Problem, problemOf } from './errors'
 import { readEvents } from './sse'
@@ -32,6 +37,8 @@ export type ChatEvent =
   | { type: 'resumed'; pauses: number; pausedMs: number }
   | { type: 'delta'; text: string; thinking: string }
   | { type: 'council'; told: Record<string, unknown> }
+  | { type: 'asks'; asks: Asks | null }
+  | { type: 'cloud'; told: Record<string, unknown> }
   | { type: 'finish'; reason: string }
   | { type: 'usage'; input: number; output: number }
 
@@ -47,7 +54,14 @@ export interface ChatRequest {
 export const streamChat = ({ model, messages, signal }: ChatRequest): AsyncGenerator<ChatEvent> =>
   streamAnswer(
     '/v1/chat/completions',
-    { model, messages, stream: true, stream_options: { include_usage: true } },
+    {
+      model,
+      messages,
+      stream: true,
+      stream_options: { include_usage: true },
+      // Nothing of it is stored, and nothing of it leaves.
+      wirthforge: { cloud: 'private' },
+    },
     signal,
   )
 
@@ -117,12 +131,17 @@ function eventsOf(data: string): ChatEvent[] {
   if (chunk.error) throw new Problem(messageOf(chunk) ?? 'The engine failed without a reason.')
 
   const events: ChatEvent[] = []
-  const { council, conversation } = isRecord(chunk.wirthforge) ? chunk.wirthforge : {}
+  const { council, conversation, cloud } = isRecord(chunk.wirthforge) ? chunk.wirthforge : {}
   if (isRecord(conversation)) {
     const [question, answer] = [textOf(conversation.question_id), textOf(conversation.answer_id)]
     events.push({ type: 'stored', question, answer, stopped: conversation.state === 'stopped' })
   }
   if (isRecord(council)) events.push({ type: 'council', told: council })
+  if (isRecord(cloud)) {
+    const isQuestion = cloud.asks !== undefined
+    if (isQuestion) events.push({ type: 'asks', asks: asksOf(cloud.asks) })
+    else events.push({ type: 'cloud', told: cloud })
+  }
   const choice: unknown = Array.isArray(chunk.choices) ? chunk.choices[0] : null
   if (isRecord(choice)) {
     const delta = isRecord(choice.delta) ? choice.delta : {}

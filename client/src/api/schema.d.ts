@@ -24,6 +24,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/account": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Leave
+         * @description Remove oneself and everything of oneself, for good. The last admin cannot.
+         */
+        delete: operations["ApiAccountLeave"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/account/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export
+         * @description Everything that is stored of oneself, as a zip file with JSON in it: conversations, usage, all of it.
+         */
+        get: operations["ApiAccountExportExport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/audit": {
         parameters: {
             query?: never;
@@ -81,6 +121,126 @@ export interface paths {
          *     this; and where another calibration runs.
          */
         post: operations["ApiAdminCalibrationsEngineCalibrateEngine"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/cloud/caps/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ShowCap
+         * @description What a person may choose at the most. What they chose is theirs, and not told.
+         */
+        get: operations["ApiAdminCloudCapsUserIdShowCap"];
+        /**
+         * SetCap
+         * @description Replace a person's bound.
+         */
+        put: operations["ApiAdminCloudCapsUserIdSetCap"];
+        post?: never;
+        /**
+         * ClearCap
+         * @description Remove a person's bound.
+         */
+        delete: operations["ApiAdminCloudCapsUserIdClearCap"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/cloud/policy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ShowBox
+         * @description What is said for everybody.
+         */
+        get: operations["ApiAdminCloudPolicyShowBox"];
+        /**
+         * SetBox
+         * @description Replace what is said for everybody.
+         */
+        put: operations["ApiAdminCloudPolicySetBox"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/cloud/providers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListCloudProviders
+         * @description All of them, by name.
+         */
+        get: operations["ApiAdminCloudProvidersListCloudProviders"];
+        put?: never;
+        /**
+         * AddCloudProvider
+         * @description Add a provider. Nothing is sent there by that; ask for a check.
+         */
+        post: operations["ApiAdminCloudProvidersAddCloudProvider"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/cloud/providers/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * RemoveCloudProvider
+         * @description Remove a provider and its key. The ledger still tells what it was sent.
+         */
+        delete: operations["ApiAdminCloudProvidersNameRemoveCloudProvider"];
+        options?: never;
+        head?: never;
+        /**
+         * ChangeCloudProvider
+         * @description Change a provider. What was decided on before, and has not left, is decided on anew.
+         */
+        patch: operations["ApiAdminCloudProvidersNameChangeCloudProvider"];
+        trace?: never;
+    };
+    "/api/admin/cloud/providers/{name}/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * CheckCloudProvider
+         * @description Ask a provider for its list of models. It is shown the key, and no text of anybody.
+         */
+        post: operations["ApiAdminCloudProvidersNameCheckCheckCloudProvider"];
         delete?: never;
         options?: never;
         head?: never;
@@ -174,6 +334,26 @@ export interface paths {
          * @description Forget a council; requests that run go on.
          */
         delete: operations["ApiAdminCouncilsNameRemoveCouncil"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/egress/summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * EgressSummary
+         * @description How much left on each day (UTC) to each provider for each person, at most 5000 rows.
+         */
+        get: operations["ApiAdminEgressSummaryEgressSummary"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -409,6 +589,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/admin/removals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListRemovals
+         * @description The receipts, the newest first, at most 500.
+         */
+        get: operations["ApiAdminRemovalsListRemovals"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/admin/removals/{receipt_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ShowRemoval
+         * @description One receipt.
+         */
+        get: operations["ApiAdminRemovalsReceiptIdShowRemoval"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/admin/skills": {
         parameters: {
             query?: never;
@@ -507,7 +727,11 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        delete?: never;
+        /**
+         * RemoveUser
+         * @description Remove a person and everything of theirs, for good: conversations, keys, archived months.
+         */
+        delete: operations["ApiAdminUsersUserIdRemoveUser"];
         options?: never;
         head?: never;
         /**
@@ -531,6 +755,106 @@ export interface paths {
          * @description A new set-up link. The old password works until it is used.
          */
         post: operations["ApiAdminUsersUserIdResetPasswordResetPassword"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cloud": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * OwnStanding
+         * @description What may leave of one's own requests, and which rule says so.
+         */
+        get: operations["ApiCloudOwnStanding"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cloud/consents": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * OpenConsents
+         * @description What one is asked now, the newest first.
+         */
+        get: operations["ApiCloudConsentsOpenConsents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cloud/consents/{token}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Answer
+         * @description Say yes or no.
+         */
+        post: operations["ApiCloudConsentsTokenAnswer"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cloud/policy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * SetOwn
+         * @description Replace one's own policy. Nobody else can, and nobody else's can be.
+         */
+        put: operations["ApiCloudPolicySetOwn"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/cloud/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview
+         * @description What would leave of a request if this box could not take it, and why; nothing is sent.
+         */
+        post: operations["ApiCloudPreviewPreview"];
         delete?: never;
         options?: never;
         head?: never;
@@ -604,7 +928,7 @@ export interface paths {
         head?: never;
         /**
          * Change
-         * @description Rename it, pin it, or look at another branch.
+         * @description Rename it, pin it, look at another branch, or say what of it may leave this box.
          */
         patch: operations["ApiConversationsConversationIdChange"];
         trace?: never;
@@ -723,6 +1047,46 @@ export interface paths {
          * @description Say what you think of a council of yours; it takes the place of what you said before.
          */
         post: operations["ApiCouncilsCouncilIdFeedbackGiveFeedback"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/egress": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * OwnEgress
+         * @description One's own requests that left this box, the newest first.
+         */
+        get: operations["ApiEgressOwnEgress"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/egress/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * OwnEgressExport
+         * @description All of them as a CSV file.
+         */
+        get: operations["ApiEgressExportOwnEgressExport"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1378,6 +1742,158 @@ export interface components {
             model: string;
             server_version: string;
         };
+        /** CloudAnswer */
+        CloudAnswer: {
+            /** @enum {string} */
+            answer: "yes" | "no";
+        };
+        /** CloudBox */
+        CloudBox: {
+            caps: components["schemas"]["CloudCap"][];
+            policy: components["schemas"]["CloudRule"];
+            problems: string[];
+        };
+        /** CloudBudget */
+        CloudBudget: {
+            limit_micros: number | null;
+            reserved_micros: number;
+            spent_micros: number;
+        };
+        /** CloudCap */
+        CloudCap: {
+            name: string;
+            policy: components["schemas"]["CloudRule"];
+            /** Format: uuid */
+            user_id: string;
+        };
+        /** CloudConsent */
+        CloudConsent: {
+            /** Format: date-time */
+            asked_at: string;
+            body: string | null;
+            body_bytes: number;
+            conversation_id: string | null;
+            /** Format: date-time */
+            expires_at: string;
+            findings: components["schemas"]["Found"][];
+            given: boolean;
+            model: string;
+            provider: string;
+            /** Format: uuid */
+            request_id: string;
+            sentence: string;
+            token: string;
+        };
+        /** CloudException */
+        CloudException: {
+            /** @enum {string} */
+            mode: "never" | "ask" | "pseudonymised" | "allow";
+            /** @default * */
+            model: string;
+            provider: string;
+        };
+        /** CloudModel */
+        CloudModel: {
+            context_tokens?: number | null;
+            input_micros_per_million: number;
+            /** @default [] */
+            leaves_out: (string | unknown)[];
+            name: string;
+            output_micros_per_million: number;
+            /** @default 4096 */
+            output_tokens_max: number;
+            /** @default [] */
+            stands_in_for: (string | unknown)[];
+        };
+        /** CloudProviderChange */
+        CloudProviderChange: {
+            api_key?: string;
+            is_enabled?: boolean;
+            models?: components["schemas"]["CloudModel"][];
+            url?: string;
+        };
+        /** CloudProviderCheck */
+        CloudProviderCheck: {
+            is_reachable: boolean;
+            models: string[];
+            reason: string | null;
+        };
+        /** CloudProviderStanding */
+        CloudProviderStanding: {
+            has_key: boolean | null;
+            is_enabled: boolean;
+            is_resting: boolean;
+            kind: string;
+            models: components["schemas"]["CloudModel"][];
+            name: string;
+            problem: string | null;
+            url: string;
+        };
+        /** CloudQuestion */
+        CloudQuestion: {
+            /** @enum {null|string} */
+            cloud?: "private" | "never" | "ask" | "pseudonymised" | "allow" | null;
+            conversation_id?: string | null;
+            messages: {
+                [key: string]: unknown;
+            }[];
+            model: string;
+            options?: {
+                [key: string]: unknown;
+            };
+        };
+        /** CloudRule */
+        CloudRule: {
+            /** @description Whether code, attachments and names of files may leave. */
+            allows_code?: boolean;
+            /** @description Whether a cloud may answer for members of councils. */
+            council_members?: boolean;
+            /** @description The local model that looks for personal data; empty: none. */
+            detection_model?: string;
+            /** @description How long detectors may take. */
+            detection_ms?: number;
+            /** @description Other modes for some providers and models. */
+            for?: components["schemas"]["CloudException"][];
+            /** @description Whether anything may leave this box at all. */
+            is_on?: boolean;
+            /** @description How much may leave: never, ask, pseudonymised, allow. */
+            mode?: "never" | "ask" | "pseudonymised" | "allow";
+            /** @description What happens where personal data is found: deny, ask, pseudonymise. */
+            on_personal_data?: "deny" | "ask" | "pseudonymise";
+            /** @description How long a wait here may be before a cloud is considered. */
+            patience_ms?: number;
+        };
+        /** CloudStanding */
+        CloudStanding: {
+            allows_code: components["schemas"]["CloudValue"];
+            box: components["schemas"]["CloudRule"];
+            budget: components["schemas"]["CloudBudget"];
+            cap: components["schemas"]["CloudRule"];
+            in_force: components["schemas"]["CloudTarget"][];
+            is_on: boolean;
+            mode: components["schemas"]["CloudValue"];
+            on_personal_data: components["schemas"]["CloudValue"];
+            own: components["schemas"]["CloudRule"];
+            patience_ms: components["schemas"]["CloudValue"];
+            problems: string[];
+        };
+        /** CloudTarget */
+        CloudTarget: {
+            /** @enum {string} */
+            mode: "never" | "ask" | "pseudonymised" | "allow";
+            model: string;
+            on_personal_data: components["schemas"]["CloudValue"];
+            provider: string;
+            replaces: components["schemas"]["CloudValue"];
+            /** @enum {string} */
+            won_by: "box" | "cap" | "own" | "conversation" | "request" | "built-in";
+        };
+        /** CloudValue */
+        CloudValue: {
+            value: boolean | number | string;
+            /** @enum {string} */
+            won_by: "box" | "cap" | "own" | "conversation" | "request" | "built-in";
+        };
         /** Conformance */
         Conformance: {
             /**
@@ -1413,6 +1929,7 @@ export interface components {
         };
         /** Conversation */
         Conversation: {
+            cloud: string | null;
             /** Format: date-time */
             created_at: string;
             /** Format: uuid */
@@ -1429,6 +1946,7 @@ export interface components {
         };
         /** ConversationChange */
         ConversationChange: {
+            cloud?: ("private" | "never" | "ask" | "pseudonymised" | "allow") | null;
             leaf_id?: string;
             pinned?: boolean;
             title?: string;
@@ -1440,6 +1958,7 @@ export interface components {
         };
         /** ConversationSummary */
         ConversationSummary: {
+            cloud?: string | null;
             /** Format: date-time */
             created_at: string;
             excerpt?: string | null;
@@ -1537,6 +2056,60 @@ export interface components {
             uuid: string;
             vendor: string;
         };
+        /** EgressCount */
+        EgressCount: {
+            answer_bytes: number;
+            body_bytes: number;
+            consented: number;
+            /** Format: date */
+            day: string;
+            findings: number;
+            open: number;
+            provider: string;
+            pseudonymised: number;
+            requests: number;
+            spent_micros: number;
+            user: string | null;
+            /** Format: uuid */
+            user_id: string;
+        };
+        /** EgressRow */
+        EgressRow: {
+            answer_bytes: number | null;
+            /** Format: date-time */
+            at: string;
+            body_bytes: number;
+            conversation_id: string | null;
+            detectors: {
+                [key: string]: string;
+            };
+            ended_at: string | null;
+            findings: {
+                [key: string]: number;
+            };
+            form: string;
+            input_tokens: number | null;
+            is_consented: boolean;
+            model: string;
+            outcome: string | null;
+            output_tokens: number | null;
+            policy_version: number;
+            provider: string;
+            /** Format: uuid */
+            request_id: string;
+            reserved_micros: number;
+            seq: number;
+            sha256: string;
+            spent_micros: number | null;
+        };
+        /** EgressSummary */
+        EgressSummary: {
+            /** Format: date */
+            from: string;
+            rows: components["schemas"]["EgressCount"][];
+            /** Format: date */
+            to: string;
+        };
         /** EngineChange */
         EngineChange: {
             api_key?: string;
@@ -1607,6 +2180,10 @@ export interface components {
             slots: number | null;
             url: string | null;
         };
+        /** Farewell */
+        Farewell: {
+            password: string;
+        };
         /** FaultView */
         FaultView: {
             /** Format: date-time */
@@ -1629,6 +2206,14 @@ export interface components {
             regenerated: boolean;
             /** @enum {null|string} */
             thumb: "up" | "down" | null;
+        };
+        /** Found */
+        Found: {
+            kind: string;
+            text: string;
+            type: string;
+            what: string;
+            where: string;
         };
         /** HardwareView */
         HardwareView: {
@@ -1666,6 +2251,12 @@ export interface components {
             setup_path: string;
             user: components["schemas"]["User"];
         };
+        /** KeptData */
+        KeptData: {
+            rows: number | null;
+            what: string;
+            why: string;
+        };
         /** KeyRequest */
         KeyRequest: {
             expires_in_days?: number | null;
@@ -1692,6 +2283,9 @@ export interface components {
         };
         /** Message */
         Message: {
+            cloud: {
+                [key: string]: unknown;
+            } | null;
             content: string;
             council: {
                 [key: string]: unknown;
@@ -1736,8 +2330,22 @@ export interface components {
             label: string;
             prefix: string;
         };
+        /** NewCloudProvider */
+        NewCloudProvider: {
+            api_key: string;
+            /** @default true */
+            is_enabled: boolean;
+            /** @enum {string} */
+            kind: "openai" | "anthropic";
+            /** @default [] */
+            models: (components["schemas"]["CloudModel"] | unknown)[];
+            name: string;
+            url: string;
+        };
         /** NewConversation */
         NewConversation: {
+            /** @enum {null|string} */
+            cloud?: "private" | "never" | "ask" | "pseudonymised" | "allow" | null;
             /** @default  */
             model: string;
             /** @default  */
@@ -1793,6 +2401,24 @@ export interface components {
             utilisation_percent: number | null;
             uuid: string;
             xid: number | null;
+        };
+        /** Preview */
+        Preview: {
+            body?: string | null;
+            /** @default [] */
+            findings: components["schemas"]["Found"][];
+            /** @enum {null|string} */
+            form?: "whole" | "pseudonymised" | null;
+            model?: string | null;
+            /** @enum {string} */
+            outcome: "local" | "ask" | "send";
+            provider?: string | null;
+            reserved_micros?: number | null;
+            /** @enum {string} */
+            rule: "switched_off" | "private" | "policy" | "code_or_files" | "secret" | "personal_data" | "unclear" | "budget" | "wait" | "send";
+            sentence: string;
+            /** @enum {null|string} */
+            won_by: "box" | "cap" | "own" | "conversation" | "request" | "built-in" | null;
         };
         /** PriceDefinition */
         PriceDefinition: {
@@ -1877,9 +2503,42 @@ export interface components {
             user: components["schemas"]["QuotaPerson"] | null;
             warnings: string[];
         };
+        /** RemovalReceipt */
+        RemovalReceipt: {
+            /** Format: date-time */
+            asked_at: string;
+            asked_by: string | null;
+            done_at: string | null;
+            files: components["schemas"]["RewrittenFile"][];
+            /** Format: uuid */
+            id: string;
+            kept: components["schemas"]["KeptData"][];
+            made_nobodys: {
+                [key: string]: number;
+            };
+            /** Format: uuid */
+            person_id: string;
+            problems: string[];
+            removed: {
+                [key: string]: number;
+            };
+            removed_later: {
+                [key: string]: number;
+            };
+        };
         /** Removed */
         Removed: {
             removed: number;
+        };
+        /** RewrittenFile */
+        RewrittenFile: {
+            file: string;
+            month: string;
+            rows_left: number;
+            rows_removed: number;
+            sha256_after: string | null;
+            sha256_before: string;
+            table: string;
         };
         /** RoleQuota */
         RoleQuota: {
@@ -1983,7 +2642,7 @@ export interface components {
             month?: string;
             output_tokens: number;
             placement?: string;
-            request_id?: string;
+            request_id?: string | null;
             requests: number;
             run_ms: number;
             unmetered_requests: number;
@@ -2100,6 +2759,65 @@ export interface operations {
             };
         };
     };
+    ApiAccountLeave: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Farewell"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RemovalReceipt"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAccountExportExport: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+        };
+    };
     ApiAdminAuditAudit: {
         parameters: {
             query?: never;
@@ -2160,6 +2878,335 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["CalibrationView"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminCloudCapsUserIdShowCap: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudCap"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminCloudCapsUserIdSetCap: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CloudRule"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudCap"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminCloudCapsUserIdClearCap: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminCloudPolicyShowBox: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudBox"];
+                };
+            };
+        };
+    };
+    ApiAdminCloudPolicySetBox: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CloudRule"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudBox"];
+                };
+            };
+        };
+    };
+    ApiAdminCloudProvidersListCloudProviders: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudProviderStanding"][];
+                };
+            };
+        };
+    };
+    ApiAdminCloudProvidersAddCloudProvider: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewCloudProvider"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudProviderStanding"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminCloudProvidersNameRemoveCloudProvider: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminCloudProvidersNameChangeCloudProvider: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CloudProviderChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudProviderStanding"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminCloudProvidersNameCheckCheckCloudProvider: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudProviderCheck"];
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -2389,6 +3436,46 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiAdminEgressSummaryEgressSummary: {
+        parameters: {
+            query?: {
+                /** @description The first day, as 2026-11-01; else 30 days up to the last. */
+                from?: string | null;
+                /** @description The last day; else today. */
+                to?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EgressSummary"];
+                };
             };
             /** @description Bad request syntax or unsupported method */
             400: {
@@ -2963,6 +4050,63 @@ export interface operations {
             };
         };
     };
+    ApiAdminRemovalsListRemovals: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RemovalReceipt"][];
+                };
+            };
+        };
+    };
+    ApiAdminRemovalsReceiptIdShowRemoval: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                receipt_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RemovalReceipt"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
     ApiAdminSkillsListSkills: {
         parameters: {
             query?: never;
@@ -3169,6 +4313,46 @@ export interface operations {
             };
         };
     };
+    ApiAdminUsersUserIdRemoveUser: {
+        parameters: {
+            query?: {
+                /** @description What stays of their usage; else as the setting says. */
+                usage?: "sums" | "nothing" | null;
+            };
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RemovalReceipt"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
     ApiAdminUsersUserIdChangeUser: {
         parameters: {
             query?: never;
@@ -3228,6 +4412,148 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Invitation"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiCloudOwnStanding: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudStanding"];
+                };
+            };
+        };
+    };
+    ApiCloudConsentsOpenConsents: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudConsent"][];
+                };
+            };
+        };
+    };
+    ApiCloudConsentsTokenAnswer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CloudAnswer"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiCloudPolicySetOwn: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CloudRule"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CloudStanding"];
+                };
+            };
+        };
+    };
+    ApiCloudPreviewPreview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CloudQuestion"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preview"];
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -3697,6 +5023,66 @@ export interface operations {
                         } | unknown[];
                         status_code: number;
                     };
+                };
+            };
+        };
+    };
+    ApiEgressOwnEgress: {
+        parameters: {
+            query?: {
+                /** @description Only entries with a smaller `seq`. */
+                before?: number | null;
+                /** @description How many at the most. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EgressRow"][];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiEgressExportOwnEgressExport: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stream Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
                 };
             };
         };

@@ -1,6 +1,7 @@
 import { ActionIcon, Tooltip } from '@mantine/core'
 import { IconRefresh } from '@tabler/icons-react'
 import type { ReactNode } from 'react'
+import { CloudMark } from '../cloud/CloudMark'
 import { Thumbs } from '../council/Thumbs'
 import { CopyButton } from '../ui/CopyButton'
 import { counted, duration } from '../ui/format'
@@ -20,6 +21,7 @@ export function AnswerFoot({ answer, onRetry, children }: Props) {
   return (
     <div className={classes.answerFoot}>
       {children}
+      {answer.cloud !== null && <CloudMark mark={answer.cloud} />}
       <span data-testid="answer-meta">{facts(answer).join(' · ')}</span>
       {answer.text !== '' && <CopyButton compact label="Copy answer" text={() => answer.text} />}
       {onRetry !== null && (

@@ -1,6 +1,7 @@
 import { Button, Loader, Switch } from '@mantine/core'
 import { IconArrowDown } from '@tabler/icons-react'
 import { useCallback, useEffect, useRef } from 'react'
+import { AskVoice } from '../cloud/AskVoice'
 import { CouncilChoice } from '../council/CouncilChoice'
 import { CouncilVoice } from '../council/CouncilVoice'
 import { ProblemNote } from '../ui/ProblemNote'
@@ -74,6 +75,7 @@ export function Chat({ store, conversation }: Props) {
       </div>
       <WaitingVoice answer={answer} />
       <CouncilVoice answer={answer} />
+      <AskVoice answer={answer} />
       <div className={classes.foot}>
         {!stuck && (
           <Button
@@ -178,7 +180,8 @@ function Keeping({ store, conversation }: Props) {
       )}
       {temporary && (
         <span data-testid="temporary">
-          {isNew ? '' : 'Temporary chat: '}nothing of it is stored, it ends when you leave it.
+          {isNew ? '' : 'Temporary chat: '}nothing of it is stored or leaves the box, it ends when
+          you leave it.
         </span>
       )}
     </div>

@@ -8,6 +8,8 @@ import { Sidebar } from '../conversations/Sidebar'
 import { Chat } from './Chat'
 import { CHAT_ROUTE, useChat } from './ChatContext'
 import classes from './chat.module.css'
+import type { Conversation } from './conversation'
+import { useModels } from './ModelProvider'
 import { useAddress } from './useAddress'
 
 /** The open conversation, and beside it the others. */
@@ -20,6 +22,8 @@ export default function ChatPage() {
   const row = list.rows?.find((one) => one.id === id)
   const title = row ?? conversation
   useDocumentTitle(`${exchanges.length === 0 ? 'Chat' : titleOf(title)} · WIRTHFORGE`)
+
+  useModelOf(conversation)
 
   // What was said in another tab.
   const updated = row?.updated_at
@@ -39,6 +43,17 @@ export default function ChatPage() {
       </main>
     </div>
   )
+}
+
+/** A conversation goes on with the model that it was had with. */
+function useModelOf({ serial, loading, exchanges }: Conversation): void {
+  const { adopt } = useModels()
+  const model = exchanges.at(-1)?.reply?.answer.model || null
+  const isOpened = !loading
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the model of when it was opened
+  useEffect(() => {
+    if (isOpened) adopt(serial, model)
+  }, [serial, isOpened, adopt])
 }
 
 function Missing() {

@@ -1,5 +1,7 @@
 import { Button, VisuallyHidden } from '@mantine/core'
 import { memo } from 'react'
+import { AskCard } from '../cloud/AskCard'
+import { Unrestored } from '../cloud/CloudMark'
 import { CouncilView } from '../council/CouncilView'
 import { VerdictView } from '../council/VerdictView'
 import { AnswerFoot } from './AnswerFoot'
@@ -86,6 +88,7 @@ function AnswerView({ answer, exchange, onRetry, onSwitch }: AnswerProps) {
       {answer.state === 'waiting' && !adrift && (
         <WaitingLine since={answer.startedAt} turn={answer.turn} />
       )}
+      {answer.asks !== null && !over && <AskCard key={answer.asks.token} asks={answer.asks} />}
       {council !== null && (
         <CouncilView
           council={council}
@@ -103,6 +106,7 @@ function AnswerView({ answer, exchange, onRetry, onSwitch }: AnswerProps) {
         <VerdictView council={council} verdict={council.verdict} />
       )}
       {answer.problem !== null && <AnswerProblem problem={answer.problem} onRetry={onRetry} />}
+      {over && answer.cloud !== null && <Unrestored words={answer.cloud.unrestored} />}
       {over && (
         <AnswerFoot answer={answer} onRetry={answer.problem === null ? onRetry : null}>
           <BranchSwitch

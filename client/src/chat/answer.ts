@@ -5,6 +5,7 @@
  */
 import type { ChatEvent } from '../api/chat'
 import type { Problem } from '../api/errors'
+import { type Asks, type Mark, markOf } from '../cloud/wire'
 import { type Council, heard } from '../council/council'
 import { isRestart, isText } from '../council/events'
 import { type Turn, told } from '../ui/turn'
@@ -18,6 +19,10 @@ export interface Answer {
   thinking: string
   /** The council that makes the answer; null where one model does. */
   council: Council | null
+  /** Whether it may leave the box is asked; null while nothing is. */
+  asks: Asks | null
+  /** Whose answer it is, where a cloud gives it. */
+  cloud: Mark | null
   startedAt: number
   /** Where it stood in the queue when the server last told; null if it never had to wait. */
   turn: Turn | null
@@ -42,6 +47,8 @@ export function fresh(model: string, at: number): Answer {
     text: '',
     thinking: '',
     council: null,
+    asks: null,
+    cloud: null,
     startedAt: at,
     turn: null,
     paused: null,
@@ -85,6 +92,10 @@ export function grow(answer: Answer, event: ChatEvent, at: number): Answer {
       const thinking = council === null ? answer.thinking : ''
       return { ...grown, council, thinking, text: isRestart(event.told) ? '' : grown.text }
     }
+    case 'asks':
+      return { ...answer, asks: event.asks }
+    case 'cloud':
+      return { ...answer, cloud: markOf(event.told, answer.cloud) }
     case 'finish':
       return { ...answer, cutShort: event.reason === 'length' }
     case 'usage':
@@ -95,5 +106,5 @@ export function grow(answer: Answer, event: ChatEvent, at: number): Answer {
 /** The answer with its first token, or one more. */
 function begun(answer: Answer, at: number): Answer {
   const firstTokenMs = answer.firstTokenMs ?? at - answer.startedAt
-  return { ...answer, state: 'streaming', paused: null, firstTokenMs }
+  return { ...answer, state: 'streaming', asks: null, paused: null, firstTokenMs }
 }

@@ -7,6 +7,7 @@
  */
 import type { ChatEvent, ChatMessage } from '../api/chat'
 import type { Problem } from '../api/errors'
+import type { Wish } from '../cloud/wire'
 import type { StoredConversation } from '../conversations/wire'
 import type { Judgement } from '../council/council'
 import { type Answer, fresh, grow, isOpen } from './answer'
@@ -21,6 +22,8 @@ export interface Conversation {
   title: string
   /** Nothing of it is stored. */
   temporary: boolean
+  /** What may leave the box of it; null: as its person's rules have it. */
+  cloud: Wish
   /** True until what is stored is there. */
   loading: boolean
   /** Why it could not be read or changed. */
@@ -36,6 +39,8 @@ export interface Conversation {
 export type Action =
   | { type: 'opened'; serial: number; id: string | null }
   | { type: 'kept'; temporary: boolean }
+  | { type: 'wished'; cloud: Wish }
+  | { type: 'consented'; token: string }
   | { type: 'created'; id: string }
   | { type: 'told'; stored: StoredConversation; followed: string | null; at: number }
   | { type: 'troubled'; problem: Problem | null }
@@ -61,6 +66,7 @@ export const EMPTY: Conversation = {
   id: null,
   title: '',
   temporary: false,
+  cloud: null,
   loading: false,
   problem: null,
   messages: [],
@@ -83,6 +89,8 @@ function changed(conversation: Conversation, action: Action): Conversation {
     }
     case 'kept':
       return { ...conversation, temporary: action.temporary }
+    case 'wished':
+      return { ...conversation, cloud: action.cloud }
     case 'created':
       return { ...conversation, id: action.id }
     case 'told':
@@ -105,7 +113,10 @@ function changed(conversation: Conversation, action: Action): Conversation {
   }
 }
 
-type Growth = Extract<Action, { type: 'taken up' | 'received' | 'lost' | 'ended' | 'failed' }>
+type Growth = Extract<
+  Action,
+  { type: 'taken up' | 'consented' | 'received' | 'lost' | 'ended' | 'failed' }
+>
 
 /** The messages after something happened to the last answer. */
 function grown(reply: Reply, messages: readonly Message[], action: Growth): readonly Message[] {
@@ -114,6 +125,8 @@ function grown(reply: Reply, messages: readonly Message[], action: Growth): read
   switch (action.type) {
     case 'taken up':
       return put(fresh(answer.model, answer.startedAt))
+    case 'consented':
+      return put(answer.asks?.token === action.token ? { ...answer, asks: null } : answer)
     case 'lost':
       return put({ ...answer, adrift: true })
     case 'ended':
@@ -134,6 +147,7 @@ function grown(reply: Reply, messages: readonly Message[], action: Growth): read
 
 const over = (answer: Answer, at: number): Answer => ({
   ...answer,
+  asks: null,
   adrift: false,
   totalMs: at - answer.startedAt,
 })
@@ -187,6 +201,7 @@ function withTold(
   return {
     ...conversation,
     title: stored.title,
+    cloud: stored.cloud ?? null,
     loading: false,
     problem: null,
     messages,

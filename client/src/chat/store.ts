@@ -9,6 +9,7 @@
  */
 import { type ChatEvent, ConnectionLost, streamAnswer, streamChat } from '../api/chat'
 import { asProblem } from '../api/errors'
+import type { Wish } from '../cloud/wire'
 import {
   answerPathOf,
   changeConversation,
@@ -51,10 +52,10 @@ export class ChatStore {
   /** What stands in the composer, of each conversation. */
   readonly #drafts = new Map<string | null, string>()
   readonly #listeners = new Set<() => void>()
-  readonly #onChanged: () => void
+  readonly #onChanged: (ended: string | null) => void
 
-  /** `onChanged` hears when the list of conversations may have changed. */
-  constructor(onChanged: () => void = () => undefined) {
+  /** `onChanged` hears when the list of conversations may have changed, and in which an answer has ended. */
+  constructor(onChanged: (ended: string | null) => void = () => undefined) {
     this.#onChanged = onChanged
   }
 
@@ -92,6 +93,18 @@ export class ChatStore {
   keep(temporary: boolean): void {
     const { id, messages } = this.#conversation
     if (id === null && messages.length === 0) this.#apply({ type: 'kept', temporary })
+  }
+
+  /** What may leave the box of this conversation; throws a `Problem`, and then it is as it was. */
+  async wish(cloud: Wish): Promise<void> {
+    const { id, serial } = this.#conversation
+    if (id !== null) await changeConversation(id, { cloud })
+    if (this.#conversation.serial === serial) this.#apply({ type: 'wished', cloud })
+  }
+
+  /** The person has answered whether it may leave. */
+  consented(token: string): void {
+    this.#apply({ type: 'consented', token })
   }
 
   /** Reads again what is stored, and takes up the answer at its end if that still grows. */
@@ -230,21 +243,21 @@ export class ChatStore {
     if (signal.aborted || this.#stopping) this.#apply({ type: 'ended', state: 'stopped', at })
     else if (end === null) this.#apply({ type: 'ended', state: 'complete', at })
     else this.#apply({ type: 'failed', problem: asProblem(end), at })
-    this.#onChanged()
+    this.#onChanged(this.#conversation.id)
   }
 
   /** Asks in a stored conversation, which begins with its first question. */
   async *#asked(model: string, signal: AbortSignal): AsyncGenerator<ChatEvent> {
-    const { exchanges, messages, id: known } = this.#conversation
+    const { exchanges, messages, id: known, cloud } = this.#conversation
     const question = exchanges.at(-1)?.question
     if (!question) return
     let id = known
     if (id === null) {
-      id = (await createConversation(model)).id
+      id = (await createConversation(model, cloud)).id
       signal.throwIfAborted()
       this.#named(id)
     }
-    const options = {}
+    const options = { wirthforge: { cloud_events: true } }
     if (question.id !== null) {
       const path = `${answerPathOf(id, question.id)}/answers`
       yield* streamAnswer(path, { model, options }, signal)
@@ -295,7 +308,7 @@ export class ChatStore {
       this.#apply({ type: 'lost' })
     }
     this.#request = null
-    this.#onChanged()
+    this.#onChanged(this.#conversation.id)
   }
 
   /** Hears one stream; what broke it off, null where it is whole. */
@@ -334,7 +347,7 @@ export class ChatStore {
 
   /** The server has named question and answer. */
   #hasBegun(): void {
-    this.#onChanged()
+    this.#onChanged(null)
     if (this.#stopping) void this.stop()
   }
 

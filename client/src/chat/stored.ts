@@ -1,7 +1,8 @@
 /** What is stored, as the messages of a conversation. */
 import { isRecord, Problem } from '../api/errors'
+import { markOf } from '../cloud/wire'
 import type { StoredConversation, StoredMember, StoredMessage } from '../conversations/wire'
-import { type Council, heard } from '../council/council'
+import { type Council, heard, type Judgement } from '../council/council'
 import { type Answer, fresh, isOpen } from './answer'
 import type { Message } from './branch'
 
@@ -49,7 +50,11 @@ function answerOf(message: StoredMessage, before: Answer | null, at: number): An
     state,
     text: message.content,
     thinking: council === null ? message.thinking : '',
-    council: council && { ...council, judged: before?.council?.judged ?? null },
+    council: council && {
+      ...council,
+      judged: judgedOf(message) ?? before?.council?.judged ?? null,
+    },
+    cloud: markOf(message.cloud),
     pauses: before?.pauses ?? { count: 0, ms: 0 },
     firstTokenMs: message.first_token_ms,
     totalMs: message.total_ms,
@@ -62,6 +67,12 @@ function answerOf(message: StoredMessage, before: Answer | null, at: number): An
   }
   const isSilent = isOpen(answer) && answer.text === '' && answer.thinking === ''
   return isSilent ? { ...answer, state: 'waiting' } : answer
+}
+
+/** What the person said of a council's answer. */
+function judgedOf({ feedback }: StoredMessage): Judgement | null {
+  if (feedback?.pick) return { pick: feedback.pick }
+  return feedback?.thumb ? { thumb: feedback.thumb } : null
 }
 
 /** When it was asked, on the clock of `performance.now()`. */
@@ -89,13 +100,14 @@ function councilOf({ council, members }: StoredMessage): Council | null {
     const { label, model, role } = report
     const seat = { type: 'summary', members: [{ ...report, state: null }] }
     const begun = { type: 'member', label, model, role, state: 'answering' }
+    const thought = { type: 'text', label, role, text: row?.thinking, is_thought: true }
     const text = { type: 'text', label, role, text: row?.content }
-    return [seat, begun, text, { ...report, type: 'member' }].reduce(heard, told)
+    return [seat, begun, thought, text, { ...report, type: 'member' }].reduce(heard, told)
   }, start)
 }
 
 function turnOf(row: StoredMember): { report: Told; row: StoredMember } {
-  const { output_tokens, content: _, ...report } = row
+  const { output_tokens, content: _, thinking: __, ...report } = row
   const usage = output_tokens === null ? null : { completion_tokens: output_tokens }
   return { report: { ...report, usage }, row }
 }

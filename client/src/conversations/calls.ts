@@ -1,6 +1,6 @@
 /** The calls that read and change stored conversations; each throws a `Problem`. */
-import { reportStatus } from '../api/client'
-import { asProblem, problemOf } from '../api/errors'
+import { call } from '../api/call'
+import type { Wish } from '../cloud/wire'
 import type {
   ConversationChange,
   ConversationPage,
@@ -31,8 +31,8 @@ export function listConversations({ search, before, limit }: Wanted): Promise<Co
   return call('GET', `${ALL}?${query}`)
 }
 
-export const createConversation = (model: string): Promise<ConversationRow> =>
-  call('POST', ALL, JSON.stringify({ model }))
+export const createConversation = (model: string, cloud: Wish): Promise<ConversationRow> =>
+  call('POST', ALL, JSON.stringify({ model, ...(cloud === null ? {} : { cloud }) }))
 
 /** The newest messages, or those before one. */
 export const readConversation = (id: string, before?: string): Promise<StoredConversation> =>
@@ -67,21 +67,3 @@ export const stopAnswer = (id: string, answer: string): Promise<unknown> =>
 /** Takes in an exported file as it is. */
 export const importConversations = (file: Blob): Promise<ImportReport> =>
   call('POST', `${ALL}/import`, file)
-
-async function call<T>(method: string, path: string, body?: string | Blob): Promise<T> {
-  let response: Response
-  try {
-    response = await fetch(path, {
-      method,
-      credentials: 'same-origin',
-      ...(body === undefined ? {} : { headers: { 'content-type': 'application/json' }, body }),
-    })
-  } catch (reason) {
-    throw asProblem(reason)
-  }
-  reportStatus(response.status)
-  if (response.status === 204) return undefined as T
-  const told: unknown = await response.json().catch(() => null)
-  if (!response.ok) throw problemOf(response, told)
-  return told as T
-}

@@ -7,6 +7,7 @@ import { changeConversation, deleteConversation, listConversations } from './cal
 import type { ConversationChange, ConversationPage, ConversationRow } from './wire'
 
 const PAGE = 40
+const PUT_AWAY_MS = 800
 
 export interface List {
   /** What was searched for; empty for all. */
@@ -38,6 +39,19 @@ export class ConversationList {
   readonly refresh = async (): Promise<void> => {
     const { search } = this.#list
     await this.#ask(null, (page) => ({ search, ...withFirst(this.#list, page) }))
+  }
+
+  /** Something was asked, or an answer of the conversation `ended`. */
+  async hasChanged(ended: string | null): Promise<void> {
+    if (ended !== null) {
+      const rows = this.#list.rows?.map((row) =>
+        row.id === ended && row.running ? { ...row, running: false } : row,
+      )
+      this.#set({ rows: rows ?? null })
+      // The server puts an answer away after its last word.
+      await new Promise((resolve) => setTimeout(resolve, PUT_AWAY_MS))
+    }
+    await this.refresh()
   }
 
   async search(search: string): Promise<void> {

@@ -13,6 +13,17 @@ export function withSize(id: string, size: string): string {
   return isSizable(id) && SIZES.some((known) => known === size) ? `${id}:${size}` : id
 }
 
+/** The model, and the size where it is one of a council, of a name that was asked for; null for one that is gone. */
+export function partsOf(
+  name: string,
+  isThere: (id: string) => boolean,
+): { id: string; size: string | null } | null {
+  if (isThere(name)) return { id: name, size: isSizable(name) ? '' : null }
+  const at = name.lastIndexOf(':')
+  const [id, size] = [name.slice(0, at), name.slice(at + 1)]
+  return withSize(id, size) === name && isThere(id) ? { id, size } : null
+}
+
 /** One sentence on what such a council does. */
 export function explanationOf(id: string): string {
   if (id === 'council') return 'Several models answer, and one answer is made of theirs.'

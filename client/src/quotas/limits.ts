@@ -9,8 +9,6 @@ export interface Limit {
   name: LimitName
   label: string
   hint: string
-  /** Kept and shown by the server; nothing asks for it yet. */
-  later?: true
 }
 
 export const LIMITS: readonly Limit[] = [
@@ -64,8 +62,7 @@ export const LIMITS: readonly Limit[] = [
   {
     name: 'cloud_cents_per_month',
     label: 'Cents for the cloud per month',
-    hint: 'For later: nothing goes to a cloud yet.',
-    later: true,
+    hint: 'Hundredths of your currency, for what clouds answer while the box is full. With none nothing leaves.',
   },
 ]
 

@@ -15,10 +15,10 @@ export function OwnLimits() {
       {({ limits }) => (
         <div>
           <dl className={classes.limits} data-testid="own-limits">
-            {LIMITS.flatMap(({ name, label, later }) => {
+            {LIMITS.flatMap(({ name, label }) => {
               const limit = limits[name]
               if (limit === undefined || limit.value === null) return []
-              if (later || BUDGETS.has(name)) return []
+              if (BUDGETS.has(name)) return []
               return [
                 <div key={name}>
                   <dt>{label}</dt>

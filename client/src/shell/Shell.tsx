@@ -3,6 +3,7 @@ import type { Principal } from '../api/client'
 import { ChatContext } from '../chat/ChatContext'
 import { ModelProvider } from '../chat/ModelProvider'
 import { ChatStore } from '../chat/store'
+import { CloudProvider } from '../cloud/CloudContext'
 import { ListContext } from '../conversations/ListContext'
 import { ConversationList } from '../conversations/list'
 import { SidebarProvider } from '../conversations/SidebarContext'
@@ -15,18 +16,20 @@ import { TopBar } from './TopBar'
  */
 export function Shell({ principal, children }: { principal: Principal; children: ReactNode }) {
   const [list] = useState(() => new ConversationList())
-  const [chat] = useState(() => new ChatStore(() => void list.refresh()))
+  const [chat] = useState(() => new ChatStore((ended) => void list.hasChanged(ended)))
   useEffect(() => chat.dispose, [chat])
   return (
     <ListContext value={list}>
       <ChatContext value={chat}>
         <ModelProvider>
-          <SidebarProvider>
-            <div className={classes.shell}>
-              <TopBar principal={principal} />
-              <div className={classes.content}>{children}</div>
-            </div>
-          </SidebarProvider>
+          <CloudProvider>
+            <SidebarProvider>
+              <div className={classes.shell}>
+                <TopBar principal={principal} />
+                <div className={classes.content}>{children}</div>
+              </div>
+            </SidebarProvider>
+          </CloudProvider>
         </ModelProvider>
       </ChatContext>
     </ListContext>

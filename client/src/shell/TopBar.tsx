@@ -4,6 +4,7 @@ import { Link, useLocation, useRoute } from 'wouter'
 import type { Principal } from '../api/client'
 import { CHAT_ROUTE, useChatAddress, useChatIsEmpty, useChatStore } from '../chat/ChatContext'
 import { ModelPicker } from '../chat/ModelPicker'
+import { WishMenu } from '../cloud/WishMenu'
 import { useSidebar } from '../conversations/SidebarContext'
 import { Mark } from '../ui/Mark'
 import { pagesFor } from './pages'
@@ -67,6 +68,7 @@ function ChatControls() {
   return (
     <>
       <ModelPicker />
+      <WishMenu />
       <Button
         variant="default"
         size="xs"

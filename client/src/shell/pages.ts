@@ -4,6 +4,7 @@ const everyone = [
   { path: '/sharing', title: 'Sharing' },
   { path: '/keys', title: 'API keys' },
   { path: '/usage', title: 'Usage' },
+  { path: '/cloud', title: 'Cloud' },
 ]
 const admins = [
   { path: '/people', title: 'People' },

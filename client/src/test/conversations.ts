@@ -37,6 +37,7 @@ export const message = (
   total_ms: 900,
   created_at: AT,
   council: null,
+  cloud: null,
   members: [],
   ...more,
 })
@@ -46,7 +47,7 @@ export function stored(
   more: Partial<StoredConversation> = {},
 ): StoredConversation {
   const leaf_id = messages.at(-1)?.id ?? null
-  return { ...row('c1'), messages, leaf_id, more: false, ...more }
+  return { ...row('c1'), messages, leaf_id, more: false, cloud: null, ...more }
 }
 
 /** What is there: change it, and the next call tells it so. */

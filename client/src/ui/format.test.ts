@@ -1,6 +1,5 @@
 import { expect, test } from 'vitest'
-import { totalsOf } from '../usage/totals'
-import { ago, binary, counted, duration, span } from './format'
+import { ago, binary, counted, duration, energy, longTime, money, span } from './format'
 
 test('durations use the unit one would say', () => {
   const plain = (ms: number) => duration(ms).replaceAll('\u00a0', ' ')
@@ -53,25 +52,25 @@ test('a time that passed is told as one would', () => {
   expect(ago('2030-01-01T11:00:00Z', now)).toBe('yesterday')
 })
 
-test('totals add up the rows shown', () => {
-  const row = {
-    request_id: 'r',
-    model: 'm',
-    engine: 'e',
-    queue_ms: 0,
-    first_token_ms: null,
-    pauses: 0,
-    paused_ms: 0,
-    council_id: null,
-    role: null,
-    council_reason: null,
-    total_ms: 1,
-    outcome: 'completed' as const,
-    started_at: '2030-01-01T00:00:00Z',
-  }
-  const rows = [
-    { ...row, input_tokens: 1, output_tokens: 10 },
-    { ...row, input_tokens: 2, output_tokens: 20 },
-  ]
-  expect(totalsOf(rows)).toEqual({ requests: 2, input: 3, output: 30 })
+test('long times, energy and money use the unit one would say', () => {
+  const plain = (words: string) => words.replaceAll('\u00a0', ' ')
+  expect([900, 61_000, 3_600_000, 457_200_000].map(longTime).map(plain)).toEqual([
+    '900 ms',
+    '1 min 1 s',
+    '1 h',
+    '127 h',
+  ])
+  expect([540_000, 44_640_000, 4_680_000_000].map(energy).map(plain)).toEqual([
+    '540 J',
+    '12.4 Wh',
+    '1.3 kWh',
+  ])
+  expect(['0', '12.4', '1234.5', '0.5', '0.00312', '0.0000051'].map(money)).toEqual([
+    '0.00',
+    '12.40',
+    '1,234.50',
+    '0.50',
+    '0.0031',
+    '0.0000051',
+  ])
 })

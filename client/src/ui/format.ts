@@ -1,4 +1,7 @@
 const whole = new Intl.NumberFormat('en')
+const oneDecimal = new Intl.NumberFormat('en', { maximumFractionDigits: 1 })
+const cents = new Intl.NumberFormat('en', { minimumFractionDigits: 2, maximumFractionDigits: 2 })
+const small = new Intl.NumberFormat('en', { maximumSignificantDigits: 2, minimumFractionDigits: 2 })
 const day = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', year: 'numeric' })
 const minute = new Intl.DateTimeFormat('en-GB', {
   day: 'numeric',
@@ -22,6 +25,29 @@ export function duration(ms: number): string {
   if (seconds < 59.95) return `${seconds.toFixed(1)}${NBSP}s`
   const rounded = Math.round(seconds)
   return `${Math.floor(rounded / 60)}${NBSP}min ${rounded % 60}${NBSP}s`
+}
+
+const HOUR_MS = 3_600_000
+
+/** The same where it may be days: from an hour on "5.3 h". */
+export const longTime = (ms: number) =>
+  ms < HOUR_MS ? duration(ms) : `${oneDecimal.format(ms / HOUR_MS)}${NBSP}h`
+
+const WH_MJ = 3_600_000
+
+/** Millijoules as one would say it: "540 J", "12.4 Wh", "1.3 kWh". */
+export function energy(mj: number): string {
+  if (mj < WH_MJ) return `${oneDecimal.format(mj / 1000)}${NBSP}J`
+  const wh = mj / WH_MJ
+  return wh < 1000
+    ? `${oneDecimal.format(wh)}${NBSP}Wh`
+    : `${oneDecimal.format(wh / 1000)}${NBSP}kWh`
+}
+
+/** A decimal amount of money, in the currency that an admin means: "12.40", "0.0031". */
+export function money(amount: string | number): string {
+  const number = Number(amount)
+  return Math.abs(number) >= 0.1 || number === 0 ? cents.format(number) : small.format(number)
 }
 
 const SIZES = ['B', 'KiB', 'MiB', 'GiB', 'TiB']

@@ -23,4 +23,6 @@ test('the foot of an answer names model, tokens, seconds and time to first token
     '1.5\u00a0s',
     'first token after 240\u00a0ms',
   ])
+  const cloud = { provider: 'far', model: 'large', form: 'whole' as const, unrestored: [] }
+  expect(answer && facts({ ...answer, cloud })).not.toContain('small')
 })

@@ -45,11 +45,12 @@ export function AnswerFoot({ answer, onRetry, children }: Props) {
 }
 
 export function facts(answer: Answer): string[] {
-  const { state, model, tokens, totalMs, firstTokenMs, cutShort, pauses } = answer
+  const { state, model, cloud, tokens, totalMs, firstTokenMs, cutShort, pauses } = answer
   return [
     state === 'stopped' && 'stopped',
     cutShort && 'reached its length limit',
-    model !== '' && model,
+    // The cloud's mark names who answered instead of it.
+    model !== '' && cloud === null && model,
     tokens !== null && counted(tokens.output, 'token'),
     totalMs !== null && duration(totalMs),
     firstTokenMs !== null && `first token after ${duration(firstTokenMs)}`,

@@ -95,7 +95,7 @@ async def test_prose_lists_and_tables_are_no_code(text: str) -> None:
         ("Kündigung_Meier.docx liegt bei", "Kündigung_Meier.docx"),
         (r"in C:\Users\petra\diary.txt today", r"C:\Users\petra\diary.txt"),
         (r"on \\server\people\list", r"\\server\people\list"),
-        ("in /home/petra/letter", "/home/petra/letter"),
+        ("in /srv/petra/letter", "/srv/petra/letter"),
         ("and ~/.ssh/id_rsa", "~/.ssh/id_rsa"),
         ("file:///srv/people.csv", "file:///srv/people.csv"),
     ],

@@ -183,5 +183,6 @@ def test_random_text_is_no_fault(junk: str) -> None:
 
 @pytest.mark.parametrize("unit", ["a", "a.", "```\n", "> ", "x = ", "/home/", "data:a/", "(", "<a ", "a;\n"])
 async def test_no_expression_runs_away(unit: str) -> None:
-    """Text made to make expressions try everything is looked through within the test's time."""
-    await _find(unit * (20_000 // len(unit)))
+    """Text made to make expressions try everything is looked through within the test's time, and what follows too."""
+    found = await _find(unit * (20_000 // len(unit)), "```python\nprint(sum(range(10)))\n```")
+    assert 1 in {one.part for one in found}

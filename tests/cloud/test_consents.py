@@ -6,9 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from server.settings import Settings
 from tests.boxes import POLL_MS, Person
 from tests.cloud.boxes import CHAT, PROVIDER, Sky
+from tests.conftest import MakeBox
 from tests.conversations.conftest import said
 from tests.stand_ins.cloud_provider import MODEL as FAR
 
@@ -59,6 +62,22 @@ async def test_whoever_waits_is_asked_and_says_yes(sky: Sky) -> None:
     assert await _open(sky) == []
     late = await _answer(sky, question["token"], "no")
     assert (late.status_code, late.json()["error"]["code"]) == (409, "consent_used")
+
+
+async def test_a_yes_through_another_server_counts(sky: Sky, make_box: MakeBox, settings: Settings) -> None:
+    """It lists the question without the body, which is where the request waits, and takes the answer."""
+    elsewhere = await make_box(replace(settings, engines=(sky.engine_url,), engine_slots=1))
+    async with sky.full(), elsewhere.http(headers=sky.ann.bearer) as client:
+        asking = asyncio.create_task(sky.ask())
+        here = await _asked(sky)
+        (there,) = (await client.get("/api/cloud/consents")).json()
+        assert (there["request_id"], there["body"]) == (here["request_id"], None)
+        assert sky.is_silent
+        answered = await client.post(f"/api/cloud/consents/{there['token']}", json={"answer": "yes"})
+        assert answered.status_code == 204
+        answer = await asking
+    assert answer.headers["x-wirthforge-cloud"] == f"{PROVIDER}/{FAR}; form=whole"
+    assert sky.cloud.bodies == [here["body"].encode()]
 
 
 async def test_whoever_says_no_waits_on(sky: Sky) -> None:

@@ -27,7 +27,7 @@ from tests.clocks import FakeClock
 from tests.upkeep.chats import add_chat, add_person, read
 from tests.upkeep.conftest import StillClock, rows
 
-JOBS = ("partitions", "usage", "hardware", "expire", "forget", "archive", "cloud ends", "consents", "departures")
+JOBS = ("partitions", "usage", "hardware", "expire", "forget", "archive", "cloud ends", "departures")
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from server.privacy.modes import Wish
+
 MESSAGES_MAX = 50_000
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 # Of a message's name, in a sentence.
@@ -45,6 +47,7 @@ class DraftConversation(Struct, frozen=True, kw_only=True):
     Attributes:
         source: what wrote the file.
         leaf: the last message of the branch that was looked at.
+        cloud: what may leave of it; None: as its person's rules have it.
     """
 
     source: str
@@ -54,6 +57,7 @@ class DraftConversation(Struct, frozen=True, kw_only=True):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     is_pinned: bool = False
+    cloud: Wish | None = None
 
 
 class Node(Struct, frozen=True):

@@ -21,7 +21,19 @@ from server.upkeep.restoring import Archive
 PAGE_MESSAGES = 500
 PAGE_BYTES = 4 * 1024 * 1024
 FIELDS = (
-    *("id", "parent_id", "role", "content", "thinking", "model", "state", "problem", "council", "finish_reason"),
+    *(
+        "id",
+        "parent_id",
+        "role",
+        "content",
+        "thinking",
+        "model",
+        "state",
+        "problem",
+        "council",
+        "cloud",
+        "finish_reason",
+    ),
     *("input_tokens", "output_tokens", "first_token_ms", "total_ms", "created_at"),
 )
 SPOKEN = ("label", "model", "role", "content", "state", "output_tokens")
@@ -59,6 +71,7 @@ class Exporter:
             "title": conversation.title,
             "model": conversation.model,
             "pinned": conversation.pinned_at is not None,
+            "cloud": conversation.cloud,
             "leaf_id": conversation.leaf_id,
             "created_at": conversation.created_at,
             "updated_at": conversation.updated_at,
@@ -82,7 +95,8 @@ class Exporter:
         for page in _pages(branch_to(leaf, by_id) if leaf is not None else []):
             rows, _ = await self._read(conversation, page)
             for row in rows:
-                model = f" ({row.model})" if row.model else ""
+                by = f", by {row.cloud.get('provider')}" if row.cloud is not None else ""
+                model = f" ({row.model}{by})" if row.model else ""
                 about = (
                     "" if row.state == "complete" else f"\n\n*{row.state}{f': {row.problem}' if row.problem else ''}*"
                 )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from server.conversations.drafts import Broken, Draft, DraftConversation, Node, moment, planted, word
+from server.privacy.modes import Wish, wish_of
 
 OURS, CHATGPT, OPEN_WEBUI = "wirthforge", "chatgpt", "open-webui"
 VERSION = 1
@@ -175,7 +176,16 @@ def _ours(told: dict[str, Any]) -> DraftConversation:
         created_at=moment(told.get("created_at")),
         updated_at=moment(told.get("updated_at")),
         is_pinned=told.get("pinned") is True,
+        cloud=_wish(told.get("cloud")),
     )
+
+
+def _wish(told: Any) -> Wish | None:  # noqa: ANN401 (JSON)
+    """What may leave of it. A word that nobody knows means the strictest there is."""
+    try:
+        return wish_of(told)
+    except ValueError:
+        return "private"
 
 
 def _of_ours(key: str, row: dict[str, Any]) -> Draft | None:

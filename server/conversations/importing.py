@@ -120,6 +120,7 @@ class Importer:
             "model": models[-1] if models else "",
             "leaf_id": ids[draft.leaf] if draft.leaf is not None else None,
             "pinned_at": now if draft.is_pinned else None,
+            "cloud": draft.cloud,
             "created_at": created_at,
             # The list is by it: an old conversation does not jump to its front.
             "updated_at": draft.updated_at or created_at,

@@ -170,6 +170,20 @@ async def _until_running(writer: Writer, conversation: str, count: int) -> None:
             await writer.box.clock.sleep_ms(20)
 
 
+async def test_what_may_leave_goes_with_the_file(ann: Writer, bob: Writer) -> None:
+    """A private conversation is imported as one; a word that nobody knows means private, none means none."""
+    for said, meant in (("private", "private"), ("ask", "ask"), (None, None), ("whatever", "private"), (7, "private")):
+        file = {"format": "wirthforge", "version": 1, "title": "Diary", "cloud": said, "messages": []}
+        file["messages"] = [{"id": "1", "parent_id": None, "role": "user", "content": "mine"}]
+        assert (await ann.http.post(f"{PLACE}/import", content=json.dumps(file).encode())).status_code == 200
+        newest = (await _listed(ann))["conversations"][0]
+        assert (await ann.read(newest["id"]))["cloud"] == meant
+        export = await ann.http.get(f"{PLACE}/{newest['id']}/export")
+        assert export.json()["cloud"] == meant
+        await bob.http.post(f"{PLACE}/import", content=export.content)
+        assert (await bob.read((await _listed(bob))["conversations"][0]["id"]))["cloud"] == meant
+
+
 async def test_files_are_imported_and_exported(ann: Writer, bob: Writer) -> None:
     """The good ones, whatever stands between them; what was exported can be imported by somebody else."""
     broken = chatgpt(title="Circle")

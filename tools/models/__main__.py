@@ -47,9 +47,9 @@ class Size:
 
 
 SIZES = {
-    "small": Size(128, 3, 4, 384, seed=11, steps=3200, batch=96, table_rate=0.02),
-    "middle": Size(224, 4, 7, 608, seed=23, steps=2400, batch=96, table_rate=0.02, workers=2),
-    "large": Size(384, 4, 6, 1024, seed=37, steps=2000, batch=96, table_rate=0.015, workers=2),
+    "small": Size(128, 3, 4, 384, seed=11, steps=3600, batch=96, table_rate=0.02),
+    "middle": Size(224, 4, 7, 608, seed=23, steps=2800, batch=96, table_rate=0.02, workers=2),
+    "large": Size(384, 4, 6, 1024, seed=37, steps=3000, batch=96, table_rate=0.015, workers=2),
 }
 
 

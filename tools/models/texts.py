@@ -2,7 +2,7 @@
 
 A question in these files:
 
-    # keys.create                         its name; `later=7` if it tells of something that issue 7 builds
+    # keys.create                         its name
     ? [how] (make|create) an API key      what people ask (grammar.py); one line or more
     = Make one on the *API keys* page.    the answer of the small model
     ~ You can create one on ...           the same in other words, of the middle model
@@ -40,8 +40,6 @@ class Question:
     facts: frozenset[str]
     # The answers with the names of facts in them.
     written: tuple[str, ...]
-    # The issue that builds what this tells of as an idea; 0: it is there.
-    later: int = 0
 
     @property
     def is_anything_else(self) -> bool:
@@ -52,7 +50,6 @@ class Question:
 @dataclass
 class _Draft:
     name: str
-    later: int
     lines: dict[str, list[str]] = field(default_factory=lambda: {sign: [] for sign in "?=~+"})
 
 
@@ -109,8 +106,7 @@ def _drafts(path: Path) -> Iterator[_Draft]:
         if text.startswith("#"):
             if draft is not None:
                 yield draft
-            name, _, later = text.removeprefix("#").strip().partition(" later=")
-            draft = _Draft(name, int(later or 0))
+            draft = _Draft(text.removeprefix("#").strip())
         elif draft is not None and text[:2] in ("? ", "= ", "~ ", "+ "):
             draft.lines[text[0]].append(text[2:].strip())
         else:
@@ -132,7 +128,6 @@ def _question(draft: _Draft) -> Question:
         {model: _filled(answer) for model, answer in taught.items()},
         frozenset(FACT.findall(" ".join((first, other, more, *draft.lines["?"])))),
         (first, other, more),
-        draft.later,
     )
 
 

@@ -23,13 +23,15 @@ CUSTOMARY_NAMES = {
     "DATABASE_OWNER_URL": "database_owner_url",
     "REDIS_URL": "redis_url",
 }
-LISTS = ("engines", "models", "costs")
+LISTS = ("engines", "engine_keys", "models", "costs")
+SECRETS = ("database_url", "database_owner_url", "redis_url", "encryption_key", "engine_keys")
 
 _POSTGRES = ("postgresql", "postgres")
 URLS = {
     "database_url": _POSTGRES,
     "database_owner_url": _POSTGRES,
     "redis_url": ("redis", "rediss", "unix"),
+    "traces_url": ("http", "https"),
 }
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -60,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     database_owner_url: str = ""
     redis_url: str = ""
     database_connections_max: Positive = 10
+    # The server looks after its tables by itself; off where a job of its own does it.
+    upkeeps: bool = True
     # Messages older than this go from Postgres into files in the data folder, and come back when they are opened.
     archive_after_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
     # 32 bytes as base64, which seal the keys of cloud providers; a second one after a comma opens older seals.
@@ -78,6 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # [name=][kind+]URL, such as http://host:8000/v1 or tgi+http://host; where there are some, no embedded model starts.
     engines: tuple[str, ...] = ()
+    # What these engines ask for, as name=key.
+    engine_keys: tuple[str, ...] = ()
     # Slots of an engine that does not say how many it has.
     engine_slots: Positive = 16
     # Prompt tokens that an engine reads in one step (vLLM's max_num_batched_tokens, llama.cpp's batch): half as many
@@ -118,11 +124,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     queue_wait_ms_max: Positive = 600_000
     redis_grace_ms: Positive = 5_000
     request_bytes_max: Positive = 32 * 1024 * 1024
+    # Wrong keys, cookies and set-up links a minute from one address; then others that are not known get a 429. 0: any
+    # number.
+    address_refusals_per_minute_max: Annotated[int, Meta(ge=0)] = 60
 
     login_days: Positive = 30
+    # How long a server that was asked to end takes new requests, while /readyz sends load balancers away.
+    shutdown_delay_ms: Annotated[int, Meta(ge=0, le=600_000)] = 0
     shutdown_grace_ms: Positive = 10_000
+    # Where traces go, as OTLP over HTTP; empty: nowhere. See docs/tracing.md.
+    traces_url: str = ""
+    # The share of requests that are traced, where their caller does not say.
+    traces_percent: Annotated[int, Meta(ge=0, le=100)] = 100
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def __repr__(self) -> str:
+        """Without what is secret: it may come into a log."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name not in SECRETS}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Path | None = None) -> Settings:

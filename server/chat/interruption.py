@@ -15,6 +15,7 @@ from functools import partial
 
 import structlog
 
+from server.chat import traces
 from server.chat.salts import Salts
 from server.chat.stream import INTERRUPTED, TAKEN, Opened, Stream, fail, for_engine, heeding, put_back, taken
 from server.engines.continuation import Record, Splice, is_continuable
@@ -26,6 +27,7 @@ from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound,
 from server.messages import ModelRequest, Written
 from server.sharing.gate import Gate
 from server.sharing.lease import Lease
+from server.tracing.names import FIRST_CHUNK_S
 
 # How often the client of a paused answer sees life.
 TELL_MS = 1_000
@@ -88,6 +90,8 @@ class Interruptions:
         # Its client may leave without having heard of it.
         stream.requeued.add_done_callback(lambda task: task.cancelled() or task.exception())
         stack.callback(stream.requeued.cancel)
+        stream.wait = traces.waiting(stream.trace.parent, route.engine.name, stream.lease.pauses + 1)
+        stack.callback(stream.wait.end)
 
     def _elsewhere(self, stream: Stream) -> Route | None:
         """Another engine that serves the model and can go on with the answer."""
@@ -154,7 +158,8 @@ class Interruptions:
         while not (await asyncio.wait([waiting], timeout=TELL_MS / 1000))[0]:
             yield comment
         stream.requeued = None
-        waiting.result()
+        with stream.wait:
+            waiting.result()
         before, stream.route = stream.route.engine, self._pool.renewed(onward)
         engine, attempt = stream.route.engine, await stack.enter_async_context(AsyncExitStack())
         stream.attempt = attempt
@@ -174,10 +179,15 @@ class Interruptions:
         if not is_same:
             written = written.without_ids()
         salt = await self._salts.of(lease.entry.user, request.model)
+        parent = stream.trace.parent
+        span = traces.asking(parent, request, stream.route)
+        stream.trace = traces.EngineSpan(span, parent, stream.route.model.id, stream.meter)
+        stream.attempt.callback(stream.leave)
         try:
-            reply, read = await engine.resume(
-                request.surface, for_engine(request, lease), written, str(request.id), salt
-            )
+            with span.within():
+                reply, read = await engine.resume(
+                    request.surface, for_engine(request, lease), written, str(request.id), salt
+                )
         except (InvalidRequest, NotFound) as error:
             # Not its client's fault: the first engine has taken the very request.
             raise EngineFailed(f"Engine {engine.name} does not go on with this answer.", code=REFUSED) from error
@@ -186,4 +196,6 @@ class Interruptions:
         stream.resumed_at = stream.meter.events
         stream.splice = Splice(record.envelope(), read)
         chunks = reply.chunks()
-        return reply, put_back(await anext(chunks, b""), chunks)
+        first = await anext(chunks, b"")
+        span.note(FIRST_CHUNK_S, span.age_s)
+        return reply, put_back(first, chunks)

@@ -9,6 +9,7 @@ somebody's text costs one parse and changes nothing, because the parsed event de
 Everything else is forwarded in the pieces the socket gave, cut at event borders: no object per token.
 """
 
+from contextlib import suppress
 from typing import Any, cast
 
 import msgspec
@@ -50,6 +51,8 @@ class Meter:
         self.is_complete = False
         self._shows_usage = shows_usage
         self._is_finished = False
+        # Why each choice ended, as far as it was read.
+        self._reasons: dict[int, str] = {}
         self._rest = b""
         # What passed unread last: it may hold the finish reason of a stream without `[DONE]`.
         self._unread = b""
@@ -83,6 +86,16 @@ class Meter:
         self._rest = self._unread = b""
         self._is_finished = False
         self.fault = None
+
+    def ended_by(self) -> list[str]:
+        """Why its choices ended, in the engine's words and their order; what passed unread last is read for it."""
+        for event in _split(self._unread):
+            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                message = msgspec.json.decode(event.removeprefix(b"data:"))
+                choices = message.get("choices") if isinstance(message, dict) else None
+                for choice in choices if isinstance(choices, list) else []:
+                    self._see_reason(choice)
+        return [self._reasons[index] for index in sorted(self._reasons)]
 
     def end(self) -> bytes:
         """The engine hung up; what is still owed to the client.
@@ -145,12 +158,18 @@ class Meter:
             if not isinstance(choice, dict):
                 continue
             self._is_finished |= bool(choice.get("finish_reason"))
+            self._see_reason(choice)
             delta = choice.get("delta")
             parts = cast("dict[str, Any]", delta) if isinstance(delta, dict) else choice
             if any(parts.get(name) for name in ("content", "reasoning_content", "reasoning", "tool_calls", "text")):
                 self.has_first_token = True
                 self.output_tokens += 1
                 self.events += 1
+
+    def _see_reason(self, choice: object) -> None:
+        if isinstance(choice, dict) and isinstance(reason := choice.get("finish_reason"), str):
+            index = choice.get("index")
+            self._reasons[index if isinstance(index, int) else 0] = reason
 
     def see_usage(self, usage: dict[str, Any]) -> None:
         """Take over the engine's counts, as far as what was streamed bears them out.

@@ -23,6 +23,7 @@ from quotas.ledger import Entry
 from quotas.policy import Limits
 from server.accounts.access import Access
 from server.accounts.quotas import Quotas
+from server.chat import traces
 from server.chat.assembly import answer_object, assembled
 from server.chat.bounds import bounds_of
 from server.chat.interruption import Interruptions
@@ -34,7 +35,7 @@ from server.chat.stream import (
     Opened,
     Stream,
     blame,
-    complete,
+    code_of,
     fail,
     for_engine,
     heeding,
@@ -53,6 +54,8 @@ from server.sharing.gate import Gate
 from server.sharing.lease import Asking, Lease, Tell
 from server.sharing.refusals import budget_headers
 from server.sharing.waiting import QuotasChanged
+from server.tracing.names import ENGINE, FIRST_CHUNK_S
+from server.tracing.spans import NOTHING, Span, current
 
 # How often quotas may change while one request enters.
 QUOTA_READS_MAX = 5
@@ -163,6 +166,7 @@ class Pipeline:
     ) -> Stream:
         """An engine that has begun to answer. One that fails before that is left for another, once."""
         failed: set[str] = set()
+        parent = current()
         flow = str((await self._allowed(request, identify)).id)
         if request.role in {"", "leader"}:
             self._saw(flow, request.model)
@@ -176,21 +180,28 @@ class Pipeline:
             stack.callback(self._interruptions.leave, held)
             attempt = await stack.enter_async_context(AsyncExitStack())
             # Before the gate, so that nobody holds a slot while a model is loaded.
+            began_ms = self._clock.monotonic_ms()
             load = await attempt.enter_async_context(
                 self._residency.use(route.engine.name, request.model, caused_by=flow)
             )
-            lease = await self._admitted(request, identify, route, cost, tell)
+            if load is not None:
+                parent.past("load", self._clock.monotonic_ms() - began_ms, {ENGINE: route.engine.name})
+            with traces.waiting(parent, route.engine.name):
+                lease = await self._admitted(request, identify, route, cost, tell)
             if load is not None and load.caused_by == flow and load is not self._charged_load:
                 self._charged_load = load
                 lease.load_cost = load.took_ms * COST_PER_LOAD_MS
             held.append(lease)
             record = self._interruptions.record(request, route.engine)
-            breaker = None
+            breaker, span = None, NOTHING
             try:
                 route = self._pool.renewed(route)
                 breaker = attempt.enter_context(self._pool.using(route.engine))
-                reply, chunks = await heeding(lease, self._opened(request, route, lease, attempt, record))
+                span = attempt.enter_context(traces.asking(parent, request, route))
+                reply, chunks = await heeding(lease, self._opened(request, route, lease, attempt, record, span))
             except WirthforgeError as error:
+                span.fail(code_of(error, lease))
+                span.end()
                 if breaker is not None:
                     blame(error, breaker, lease)
                 failed.add(route.engine.name)
@@ -206,11 +217,19 @@ class Pipeline:
             else:
                 meter = Meter(shows_usage=request.wants_usage or not request.is_stream)
                 stream = Stream(request, route, lease, attempt, reply, chunks, breaker, record, meter)
+                stream.trace = traces.EngineSpan(span, parent, route.model.id, meter)
+                attempt.callback(stream.leave)
                 lease.can_go_on = stream.can_go_on
                 return stream
 
     async def _opened(
-        self, request: ModelRequest, route: Route, lease: Lease, stack: AsyncExitStack, record: Record | None
+        self,
+        request: ModelRequest,
+        route: Route,
+        lease: Lease,
+        stack: AsyncExitStack,
+        record: Record | None,
+        span: Span,
     ) -> Opened:
         """The engine's answer, begun, which may take minutes.
 
@@ -220,12 +239,15 @@ class Pipeline:
         body = for_engine(request, lease)
         if record is not None and isinstance(route.engine, Resumes):
             body = route.engine.traced(body)
-        reply = await route.engine.open(request.surface, body, str(request.id), salt)
+        with span.within():
+            reply = await route.engine.open(request.surface, body, str(request.id), salt)
         stack.callback(reply.close)
         if request.surface not in STREAMED:
             return reply, None
         chunks = reply.chunks()
-        return reply, put_back(await anext(chunks, b""), chunks)
+        first = await anext(chunks, b"")
+        span.note(FIRST_CHUNK_S, span.age_s)
+        return reply, put_back(first, chunks)
 
     async def _route(self, model: str, failed: Collection[str]) -> Route:
         """Of the engines that serve the model the one with the least expected wait."""
@@ -303,8 +325,7 @@ async def _whole(stream: Stream) -> bytes:
         stream.blame(error)
         raise
     stream.breaker.succeed()
-    meter = Meter(shows_usage=True)
     if isinstance(usage := message.get("usage"), dict):
-        meter.see_usage(usage)
-    complete(lease, meter)
+        stream.meter.see_usage(usage)
+    stream.complete()
     return body

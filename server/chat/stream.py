@@ -8,6 +8,7 @@ from typing import Any
 
 from server.chat.bounds import is_bound
 from server.chat.meter import Meter
+from server.chat.traces import UNSEEN, EngineSpan
 from server.engines.continuation import Record, Splice
 from server.engines.health import Breaker
 from server.engines.pool import Route
@@ -15,6 +16,7 @@ from server.engines.protocol import Reply, Resumes
 from server.errors import EngineFailed, EngineTimeout, Unavailable, WirthforgeError
 from server.messages import ModelRequest, Surface
 from server.sharing.lease import Lease, Taken
+from server.tracing.spans import NOTHING, Span
 
 STREAMED: frozenset[Surface] = frozenset({"chat.completions", "completions"})
 # An engine may count more prompt tokens than we estimate: a template, a tokenizer for another language. Not more than
@@ -48,6 +50,7 @@ class Stream:
         failed: engines that failed in its midst.
         requeued, onward: while it waits for another slot, and where that will be.
         resumed_at: events with text before it went on.
+        trace, wait: the spans of the engine's request, and of waiting for another slot.
     """
 
     request: ModelRequest
@@ -64,6 +67,8 @@ class Stream:
     requeued: asyncio.Task[None] | None = None
     onward: Route | None = None
     resumed_at: int = 0
+    trace: EngineSpan = UNSEEN
+    wait: Span = NOTHING
 
     def can_go_on(self) -> bool:
         """Whether it could be cut now, and go on."""
@@ -79,6 +84,11 @@ class Stream:
     def blame(self, error: WirthforgeError) -> None:
         """Count a fault of the engine's own, unless we hung up."""
         blame(error, self.breaker, self.lease)
+        self.trace.fail(code_of(error, self.lease))
+
+    def leave(self) -> None:
+        """The engine is left, wherever it is with the answer; after its end that changes nothing."""
+        self.trace.end(self.lease.taken or "cancelled")
 
     async def events(self) -> AsyncIterator[bytes]:
         """Bytes for the client. The lease settles when the engine is done, not when the client has taken everything.
@@ -97,6 +107,7 @@ class Stream:
             lease.output_tokens = meter.output_tokens
             if meter.events > self.resumed_at and not lease.has_token:
                 lease.see_first_token()
+                self.trace.see_first_token()
                 self.reply.expect_tokens()
                 self.breaker.succeed()
             if meter.is_complete:
@@ -140,6 +151,7 @@ class Stream:
     def complete(self) -> None:
         """Settle an answer that came to its end."""
         complete(self.lease, self.meter)
+        self.trace.end("completed")
 
 
 def complete(lease: Lease, meter: Meter) -> None:
@@ -161,6 +173,11 @@ def blame(error: WirthforgeError, breaker: Breaker, lease: Lease) -> None:
     """Count a fault of the engine's own, unless we hung up."""
     if lease.taken is None and isinstance(error, (EngineFailed, EngineTimeout)):
         breaker.fail()
+
+
+def code_of(error: WirthforgeError, lease: Lease) -> str:
+    """Why an answer broke: that it was taken away is the reason for what its engine seems to have done."""
+    return TAKEN[lease.taken][0] if lease.taken in TAKEN else error.code
 
 
 def taken(reason: Taken) -> Unavailable:

@@ -17,6 +17,7 @@ from server.cloud.marking import MakeRestorer, Marking
 from server.cloud.prices import cost_micros
 from server.cloud.protocol import CloudReply
 from server.cloud.sending import Endings, Outbound, end_of
+from server.cloud.traces import CloudSpan
 from server.errors import WirthforgeError
 from server.messages import ModelRequest, Principal
 from server.privacy.egress import Outcome
@@ -46,6 +47,7 @@ class Passage:
         asked_ms: int,
         started_at: datetime,
         restorer: MakeRestorer | None,
+        span: CloudSpan,
     ) -> None:
         question = outbound.question
         self._outbound = outbound
@@ -58,6 +60,7 @@ class Passage:
         self._asked_ms = asked_ms
         self._queue_ms = clock.monotonic_ms() - asked_ms
         self._started_at = started_at
+        self._span = span
         self._meter = Meter(shows_usage=request.wants_usage or not request.is_stream)
         about = {"provider": question.provider, "model": question.model, "form": outbound.form}
         self._marking = Marking(about, restorer)
@@ -105,6 +108,7 @@ class Passage:
             self._held += meter.end()
         self._first_token_ms = self._clock.monotonic_ms() - self._asked_ms
         self._reply.expect_tokens()
+        self._span.see_first_token()
 
     async def _events(self) -> AsyncIterator[bytes]:
         try:
@@ -143,6 +147,7 @@ class Passage:
         told, model = self._reply.usage, self._outbound.model
         read = self._outbound.input_tokens if told is None else told.input_tokens
         written = self._meter.output_tokens if told is None else told.output_tokens
+        self._span.end(outcome, self._meter, input_tokens=read, output_tokens=written)
         end = end_of(
             self._outbound,
             outcome,

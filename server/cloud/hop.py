@@ -20,6 +20,7 @@ from server.cloud.answering import Passage
 from server.cloud.consents import Asked, Consents
 from server.cloud.deciding import Considered, Deciding
 from server.cloud.sending import Changed, Endings, Outbound, Sending
+from server.cloud.traces import CloudSpan
 from server.deadline import first_of
 from server.errors import Conflict, Unavailable, WirthforgeError
 from server.messages import ModelRequest
@@ -217,7 +218,12 @@ class Hop:
         principal = await self._identify()
         limit_micros = await self._hops.deciding.limit_micros(principal)
         started_at = self._clock.now()
-        reply = await self._hops.sending.send(outbound, limit_micros)
+        span = CloudSpan(self._request, outbound)
+        try:
+            reply = await self._hops.sending.send(outbound, limit_micros, span.begin)
+        except BaseException as error:
+            span.fail(error)
+            raise
         self._passage = Passage(
             outbound,
             reply,
@@ -228,6 +234,7 @@ class Hop:
             asked_ms=self._asked_ms,
             started_at=started_at,
             restorer=considered.restorer,
+            span=span,
         )
         await self._passage.begin()
         return self._passage

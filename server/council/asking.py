@@ -20,6 +20,8 @@ from server.council.events import Role, Usage
 from server.errors import EngineFailed
 from server.messages import ModelRequest
 from server.sharing.lease import Tell
+from server.tracing import names
+from server.tracing.spans import Span, current
 
 # Between the counts of an answer that still grows.
 USED_EVERY = 16
@@ -57,7 +59,9 @@ def ask_through(
         async def answering() -> AsyncIterator[AsyncIterator[Part]]:
             async with AsyncExitStack() as stack:
                 member = _request_of(call, request, new_id())
-                answer = await way.answer(member, identify, stack, _telling(call, tell))
+                span = stack.enter_context(_span(call, member))
+                with span.within():
+                    answer = await way.answer(member, identify, stack, _telling(call, tell))
                 on_headers(answer.headers)
                 assert answer.stream is not None, "it was asked to stream"
                 async with aclosing(_parts(answer.stream)) as parts:
@@ -66,6 +70,21 @@ def ask_through(
         return answering()
 
     return ask
+
+
+def _span(call: Call, member: ModelRequest) -> Span:
+    """The span of a call: who sits there is a model that is served, and what it is to do one of our words."""
+    seat = call.seat
+    return current().child(
+        f"invoke_agent {seat.model}",
+        attributes={
+            names.OPERATION: "invoke_agent",
+            names.AGENT: seat.model,
+            names.SEAT: seat.label,
+            names.ROLE: member.role,
+            names.REQUEST_ID: str(member.id),
+        },
+    )
 
 
 def _telling(call: Call, tell: Tell | None) -> Tell | None:

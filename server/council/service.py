@@ -31,6 +31,8 @@ from server.council.wire import Encoder, whole
 from server.errors import InvalidRequest, WirthforgeError
 from server.messages import ModelRequest, Principal
 from server.sharing.lease import Tell
+from server.tracing import names
+from server.tracing.spans import Span, current
 
 # What several answers cannot be made one of.
 SINGLE = ("tools", "functions", "logprobs", "top_logprobs", "audio", "logit_bias", "prediction", "echo", "suffix")
@@ -77,7 +79,8 @@ class Councils:
         question = _question(request)
         wish = parse(request.model, options_of(request.body), strategies=self._strategies)
         plan = await self._planner.plan(request, question, wish, principal, limits)
-        sitting = Sitting(request, plan, principal, stores=self._stores, clock=self._clock)
+        span = stack.enter_context(_span(plan))
+        sitting = Sitting(request, plan, principal, stores=self._stores, clock=self._clock, span=span)
         ask = ask_through(
             self._way,
             request,
@@ -88,7 +91,8 @@ class Councils:
         )
         stack.callback(self._planner.forget, request.id)
         stack.push_async_callback(sitting.close)
-        await sitting.begin(self._strategies[plan.strategy], ask, partial(self._planner.more, plan, principal))
+        with span.within():
+            await sitting.begin(self._strategies[plan.strategy], ask, partial(self._planner.more, plan, principal))
         if request.is_stream:
             return Answer(sitting.headers, stream=sitting.stream())
         body = await sitting.body()
@@ -99,13 +103,14 @@ class Sitting:
     """One council, from its row to the end of it."""
 
     def __init__(
-        self, request: ModelRequest, plan: Plan, principal: Principal, *, stores: Stores, clock: Clock
+        self, request: ModelRequest, plan: Plan, principal: Principal, *, stores: Stores, clock: Clock, span: Span
     ) -> None:
         self._request = request
         self._plan = plan
         self._principal = principal
         self._stores = stores
         self._clock = clock
+        self._span = span
         self._allocated = plan.allocated(str(request.id))
         self._began_ms = clock.monotonic_ms()
         self._started_at = clock.now()
@@ -195,7 +200,9 @@ class Sitting:
         try:
             conclusion = self._task.result()
         except CouncilFailed as failed:
-            raise self._fault(failed) from None
+            fault = self._fault(failed)
+            self._span.fail(fault.code)
+            raise fault from None
         if not self._is_recorded:
             self._record(self._summary(with_texts=False), "completed")
             for seen in self._overlaps.observations(self._plan.places, self._plan.busy_engines):
@@ -221,6 +228,9 @@ class Sitting:
 
     def _record(self, summary: Summary | None, outcome: Outcome) -> None:
         is_over = self._is_recorded = outcome != RUNNING
+        if is_over:
+            self._span.note(names.OUTCOME, outcome)
+            self._span.end()
         assert self._table is not None
         told, total_ms = self._allocated, self._clock.monotonic_ms() - self._began_ms
         members = members_of(self._table.reports, self._leader) if is_over else seated(self._plan.brief.seats)
@@ -262,6 +272,20 @@ class Sitting:
     def _wake(self) -> None:
         self._has_begun.set()
         self._news.set()
+
+
+def _span(plan: Plan) -> Span:
+    """The span of a council. How it was asked for may be anybody's words, so it is called by what it is."""
+    return current().child(
+        "invoke_workflow council",
+        attributes={
+            names.OPERATION: "invoke_workflow",
+            names.WORKFLOW: "council",
+            names.STRATEGY: plan.strategy,
+            names.SIZE: plan.allocation.size,
+            names.WANTED: plan.allocation.wanted,
+        },
+    )
 
 
 def _noting(ask: Ask, errors: list[WirthforgeError]) -> Ask:

@@ -16,6 +16,7 @@ from server.engines.metrics import read_pressure
 from server.engines.resuming import Resuming
 from server.errors import EngineFailed, EngineTimeout, InvalidRequest, NotFound, Unavailable, WirthforgeError
 from server.messages import Pressure, ServedModel, Surface
+from server.tracing.spans import current
 
 ROUTES: dict[Surface, str] = {
     "chat.completions": "/chat/completions",
@@ -244,7 +245,7 @@ class OpenAICompatible(Resuming):
                 self.base_url + ROUTES[surface],
                 # A prompt of megabytes is sent in pieces: it must not hold up everybody's tokens.
                 data=encoded if len(encoded) <= ONE_PIECE_BYTES_MAX else BytesIO(encoded),
-                headers={"Content-Type": "application/json", "X-Request-Id": request_id},
+                headers={"Content-Type": "application/json", "X-Request-Id": request_id, **current().headers},
                 # The prompt goes to the engine that the admin named, and nowhere else.
                 allow_redirects=False,
             )

@@ -42,6 +42,7 @@ from server.engines.tgi_bodies import chat_body, generate_parameters
 from server.engines.tgi_client import Client, Completion, Transport
 from server.errors import EngineFailed, InvalidRequest, NotFound
 from server.messages import Pressure, ServedModel, Surface
+from server.tracing.spans import current
 
 # The router's own default; TGI tells it nowhere.
 PREFILL_TOKENS_ASSUMED = 4096
@@ -157,7 +158,7 @@ class Tgi(OpenAICompatible):
             response = await self._http().post(
                 url,
                 data=body if len(body) <= ONE_PIECE_BYTES_MAX else BytesIO(body),
-                headers={"Content-Type": "application/json", "X-Request-Id": request_id},
+                headers={"Content-Type": "application/json", "X-Request-Id": request_id, **current().headers},
                 allow_redirects=False,
             )
         except aiohttp.SocketTimeoutError as error:

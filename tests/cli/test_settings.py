@@ -89,3 +89,20 @@ def test_addresses_that_are_none(name: str, url: str) -> None:
     """A URL of another kind is told at the start, by the setting's name."""
     with pytest.raises(StartError, match=name):
         load({}, {f"WIRTHFORGE_{name.upper()}": url})
+
+
+def test_settings_that_come_into_a_log_are_silent_of_secrets() -> None:
+    """No password, no key, and no address that may hold one; everything else is told."""
+    secret = "hush"
+    told = repr(
+        Settings(
+            port=9123,
+            database_url=f"postgresql://me:{secret}@db/x",
+            database_owner_url=f"postgresql://me:{secret}@db/x",
+            redis_url=f"redis://:{secret}@cache",
+            encryption_key=secret,
+            engine_keys=(f"big={secret}",),
+        )
+    )
+    assert secret not in told
+    assert "port=9123" in told

@@ -21,10 +21,13 @@ from server.backup.manifest import ARCHIVE, DUMP, Manifest, Model, Part, is_arch
 from server.backup.programs import MAJOR, running
 from server.backup.tape import CHUNK_BYTES, MODE, Progress, Writer
 from server.clock import Clock
-from server.errors import Conflict, StartError
+from server.errors import Conflict, StartError, Unavailable
+from server.upkeep.jobs import DONE, FAILED, note_ended
 from server.upkeep.manifests import manifest_name
 from server.upkeep.owner import MIGRATING, Owner
 
+# By this name the database knows when the last one was made.
+TASK = "backup"
 LEFT_OUT = ("login_sessions", "setup_tokens")
 MB = 1_000_000
 # How often a long step says how far it is.
@@ -86,13 +89,20 @@ async def make(path: Path, source: Source, clock: Clock, tell: Tell, *, overwrit
         Unavailable: Postgres is away.
         Conflict: upkeep took too long.
     """
+    owner, began_ms = Owner(source.owner_url), clock.monotonic_ms()
     with _written(path, overwrite=overwrite) as file:
         try:
-            async with _standing_still(Owner(source.owner_url), clock, tell) as connection:
+            async with _standing_still(owner, clock, tell) as connection:
                 manifest = await _write(Writer(file, int(clock.now().timestamp())), connection, source, clock, tell)
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             raise StartError(f"The backup failed: Postgres says {reason}.") from error
+    try:
+        async with owner.connection() as connection:
+            took_ms, outcome = clock.monotonic_ms() - began_ms, FAILED if manifest.missing else DONE
+            await note_ended(connection, TASK, clock, outcome=outcome, took_ms=took_ms)
+    except (SQLAlchemyError, OSError, Unavailable):
+        tell("  the database could not be told of it, so monitoring (docs/metrics.md) will think that there is none")
     return manifest
 
 

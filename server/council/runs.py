@@ -30,6 +30,7 @@ from server.council.events import Report, Role, State
 from server.db.models import CouncilRun
 from server.db.session import Database
 from server.errors import Unavailable
+from server.telemetry import COUNCIL_MEMBERS, COUNCIL_SIZE, COUNCILS
 
 QUEUE_MAX = 2_000
 BATCH_MAX = 100
@@ -157,6 +158,8 @@ class Runs:
 
     def record(self, run: Run) -> None:
         """Have it written, in the place of what was recorded of it before. Does not wait, and cannot fail."""
+        if run.outcome != RUNNING:
+            _count(run)
         self._queue[run.id] = run
         self._has_some.set()
         while len(self._queue) > QUEUE_MAX:
@@ -272,6 +275,13 @@ class Runs:
             self._refused.pop(run.id, None)
         if not self._queue:
             self._has_some.clear()
+
+
+def _count(run: Run) -> None:
+    COUNCILS.labels(run.strategy, run.outcome).inc()
+    COUNCIL_SIZE.labels(run.strategy).observe(run.size)
+    for member in run.members:
+        COUNCIL_MEMBERS.labels(member.role, member.state).inc()
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -9,19 +9,26 @@ from server.hardware.periods import SLOWDOWNS
 from server.telemetry import REGISTRY
 
 DEVICE = Gauge(
-    "wirthforge_hardware_device", "1 for every device.", ("device", "kind", "vendor", "name"), registry=REGISTRY
+    "wirthforge_hardware_device_info",
+    "What a device is; always 1.",
+    ("device", "kind", "vendor", "name"),
+    registry=REGISTRY,
 )
-MEMORY = Gauge("wirthforge_hardware_memory_bytes", "Memory that a device has.", ("device",), registry=REGISTRY)
+MEMORY = Gauge("wirthforge_hardware_memory_bytes", "Memory that a device has, in all.", ("device",), registry=REGISTRY)
 USED = Gauge("wirthforge_hardware_memory_used_bytes", "Memory in use.", ("device",), registry=REGISTRY)
-FREE = Gauge("wirthforge_hardware_memory_free_bytes", "Memory that can be had.", ("device",), registry=REGISTRY)
-UTILISATION = Gauge("wirthforge_hardware_utilisation_ratio", "Part of the time busy.", ("device",), registry=REGISTRY)
+FREE = Gauge(
+    "wirthforge_hardware_memory_free_bytes", "What a model can be given of it.", ("device",), registry=REGISTRY
+)
+UTILISATION = Gauge(
+    "wirthforge_hardware_utilisation_ratio", "Part of the time that it is busy, 0 to 1.", ("device",), registry=REGISTRY
+)
 POWER = Gauge("wirthforge_hardware_power_watts", "Power drawn.", ("device",), registry=REGISTRY)
 POWER_LIMIT = Gauge("wirthforge_hardware_power_limit_watts", "Power limit in force.", ("device",), registry=REGISTRY)
 ENERGY = Gauge(
     "wirthforge_hardware_energy_joules", "Energy counter of the driver; only differences mean something.", ("device",),
     registry=REGISTRY,
 )  # fmt: skip
-TEMPERATURE = Gauge("wirthforge_hardware_temperature_celsius", "Temperature.", ("device",), registry=REGISTRY)
+TEMPERATURE = Gauge("wirthforge_hardware_temperature_celsius", "How hot it is.", ("device",), registry=REGISTRY)
 THROTTLED = Gauge(
     "wirthforge_hardware_throttled", "1 while heat or power hold clocks down.", ("device",), registry=REGISTRY
 )
@@ -34,6 +41,9 @@ PROVIDER_UP = Gauge(
 XIDS = Counter(
     "wirthforge_hardware_xid_total", "Faults that the NVIDIA driver reported.", ("device", "xid"), registry=REGISTRY
 )
+
+# NVIDIA numbers its faults from 1 to 172 (XID Errors, r580); a plugin may tell any number, and labels stay for ever.
+XID_MAX = 255
 
 READINGS: dict[Gauge, Callable[[Sample], float | None]] = {
     USED: lambda sample: sample.used_bytes,
@@ -59,6 +69,15 @@ def show(snapshot: Snapshot) -> None:
             MEMORY.labels(device.uuid).set(device.memory_bytes)
     for sample in snapshot.samples.values():
         _show_sample(sample)
+    for device in snapshot.devices:
+        # All of it belongs to its slices: none is free, and yet it is not full.
+        if device.is_divided and device.uuid in snapshot.samples:
+            FREE.remove(device.uuid)
+
+
+def saw_xid(uuid: str, xid: int) -> None:
+    """The driver reported a fault."""
+    XIDS.labels(uuid, str(xid) if 0 <= xid <= XID_MAX else "other").inc()
 
 
 def _show_sample(sample: Sample) -> None:

@@ -287,7 +287,7 @@ class Monitor:
         for sample in samples:
             for xid in sample.xids:
                 self._events.append(XidEvent(uuid=sample.uuid, xid=xid, at=sample.at))
-                gauges.XIDS.labels(sample.uuid, str(xid)).inc()
+                gauges.saw_xid(sample.uuid, xid)
                 log.error("the NVIDIA driver reports a fault", device=sample.uuid, xid=xid)
 
 

@@ -28,19 +28,12 @@ from server.deadline import first_of
 from server.errors import Unavailable, WirthforgeError
 from server.messages import Pressure
 from server.settings import Settings
+from server.sharing import told
 from server.sharing.ends import Ends
 from server.sharing.lease import Asking, Lease, Outcome
 from server.sharing.outlook import Outlook
 from server.sharing.refusals import budget_headers, lost, out_of_time, refusal, removed
 from server.sharing.waiting import QuotasChanged, Waiting, heed_cancellation, stand_by
-from server.telemetry import (
-    FIRST_TOKEN_SECONDS,
-    GATE_QUEUE_SECONDS,
-    LEASES_REAPED,
-    MODEL_REQUESTS,
-    REFUSALS,
-    TOKENS,
-)
 
 REPORT_MS = 250
 IDLE_REPORT_MS = 1_000
@@ -127,6 +120,7 @@ class Gate:
         """
         request = lease.entry.id
         self._leases.pop(request, None)
+        told.interrupted(lease)
         pause = lease.step_aside(engine)
         waiting = self._waiting[request] = Waiting(lease)
         try:
@@ -201,6 +195,7 @@ class Gate:
                 await self._refuse(admission, asking)
         except TimeoutError:
             self._leave(entry)
+            told.refused(entry.engine, "timeout")
             raise out_of_time(is_paused=False) from None
         except (WirthforgeError, QuotasChanged):
             if waiting.has_entered:
@@ -222,7 +217,7 @@ class Gate:
         )
         self._leases[entry.id] = lease
         self._came.set()
-        GATE_QUEUE_SECONDS.labels(entry.engine).observe(lease.queue_ms / 1000)
+        told.admitted(lease)
         return lease
 
     async def _enter(self, asking: Asking) -> Admission:
@@ -234,8 +229,7 @@ class Gate:
                 queue_length_max=self._settings.queue_length_max,
                 version=asking.version,
             ),
-            # The script may have run although its reply was lost.
-            give_up=lambda: self._leave(asking.entry),
+            give_up=lambda: self._give_up(asking.entry),
         )
 
     async def _patiently(self, call: Callable[[], Awaitable[T]], give_up: Callable[[], None] = lambda: None) -> T:
@@ -261,7 +255,7 @@ class Gate:
         if admission.state == "crowded":
             with suppress(RedisError, OSError):
                 room_in_ms = await self._outlook.room_in_ms(asking.entry.user)
-        REFUSALS.labels(asking.entry.engine, admission.state).inc()
+        told.refused(asking.entry.engine, admission.state)
         raise refusal(admission, asking.limits, room_in_ms=room_in_ms)
 
     def _hurry(self, lease: Lease) -> None:
@@ -270,17 +264,18 @@ class Gate:
         if engine in self._crowded or any(waiting.entry.engine == engine for waiting in self._waiting.values()):
             self._first_tokens.put_nowait(lease)
 
+    def _give_up(self, entry: Entry) -> None:
+        told.refused(entry.engine, "away")
+        # The script may have run although its reply was lost.
+        self._leave(entry)
+
     def _leave(self, entry: Entry) -> None:
         self._ends.add_leave(lambda: self._ledger.cancel(entry.id))
 
     def _settle(self, lease: Lease, outcome: Outcome) -> None:
         event, cost = lease.event(outcome), lease.cost
         self._leases.pop(lease.entry.id, None)
-        MODEL_REQUESTS.labels(lease.entry.engine, outcome).inc()
-        TOKENS.labels(lease.entry.engine, "input").inc(lease.input_tokens)
-        TOKENS.labels(lease.entry.engine, "output").inc(lease.output_tokens)
-        if lease.first_token_ms >= 0:
-            FIRST_TOKEN_SECONDS.labels(lease.entry.engine).observe(lease.first_token_ms / 1000)
+        told.settled(lease, outcome)
         self._ends.add(lambda: self._ledger.finish(lease.entry.id, lease.entry.engine, event, cost=cost))
 
     async def run(self) -> None:
@@ -304,11 +299,13 @@ class Gate:
                 if not is_away:
                     log.warning("redis is away", step=step.__name__, error=type(error).__name__)
                 is_away = True
+                told.redis_answered(is_up=False)
                 await self._clock.sleep_ms(RETRY_MS)
             else:
                 if is_away:
                     log.info("redis is back", step=step.__name__)
                 is_away = False
+                told.redis_answered(is_up=True)
 
     async def _listen(self) -> None:
         match await self._ledger.news(self._replica, LISTEN_MS):
@@ -388,6 +385,7 @@ class Gate:
         (self._crowded.add if waiting else self._crowded.discard)(engine)
 
     async def _tend(self) -> None:
+        told.show(self._leases.values(), self._waiting.values(), self._windows, clock=self._clock)
         for engine, window in list(self._windows.items()):  # another may come while Redis answers
             await self._tell(engine, window)
         while self._pressures:
@@ -395,6 +393,6 @@ class Gate:
             await self._ledger.trim(engine, waiting=pressure.waiting, preempted=pressure.preempted)
         reaped = await self._ledger.reap()
         if reaped:
-            LEASES_REAPED.inc(len(reaped))
+            told.reaped(len(reaped))
             log.warning("leases reaped", count=len(reaped))
-        await self._clock.sleep_ms(TEND_MS)
+        await told.sleep_ms(self._clock, TEND_MS)

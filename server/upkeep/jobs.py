@@ -112,6 +112,18 @@ async def run_jobs(
             yield Result(job.name, outcome, note, took_ms)
 
 
+async def note_ended(
+    connection: AsyncConnection, job: str, clock: Clock, *, outcome: Outcome, took_ms: int, said: str = ""
+) -> None:
+    """Write down that something beside the jobs has ended now, such as a backup. Raises SQLAlchemyError, OSError."""
+    async with connection.begin():
+        if await connection.scalar(_HAS_RUNS):
+            now = clock.now()
+            await connection.execute(_BEGAN, {"job": job, "now": now})
+            ended = {"job": job, "now": now, "outcome": outcome, "took_ms": took_ms, "said": said[:SAID_MAX]}
+            await connection.execute(_ENDED, ended)
+
+
 async def _note(
     connection: AsyncConnection, job: str, clock: Clock, *, outcome: Outcome, took_ms: int, said: str
 ) -> None:

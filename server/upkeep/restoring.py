@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from server.clock import Clock
 from server.db.models import ArchiveRow, Conversation, RestoredConversation
 from server.db.session import Database
+from server.telemetry import DISKS
 from server.upkeep.parted import time_of
 from server.upkeep.sheets import ARCHIVED, all_groups, among, as_row, portions, rows_of
 from server.upkeep.shelf import Shelf
@@ -38,6 +39,7 @@ class Archive:
         self._database = database
         self._shelf = shelf
         self._clock = clock
+        DISKS.watch("data", shelf.folder)
 
     async def restore(self, user_id: UUID, conversation_id: UUID) -> int:
         """Have all messages of a conversation in the tables; returns how many rows had to come back.

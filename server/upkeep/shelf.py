@@ -24,6 +24,11 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def folder(self) -> Path:
+        """Itself; it need not be there."""
+        return self._folder
+
     def path(self, name: str) -> Path:
         """Where a file is."""
         return self._folder / name

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.clock import Clock
+from server.db.session import Database
 from server.upkeep.months import Month
 from server.upkeep.parted import TABLES, Parted, Partition, partitions_of
 from server.upkeep.partitions import MONTHS_AHEAD
@@ -75,6 +76,12 @@ async def runs(connection: AsyncConnection) -> dict[str, RunStatus]:
     """The last run of each job that ever ran, by its name."""
     async with connection.begin():
         return {row.job: RunStatus(*row) for row in await connection.execute(_RUNS)}
+
+
+async def last_runs(database: Database) -> list[RunStatus]:
+    """The same, as the server may read it. Raises Unavailable."""
+    async with database.transaction() as session:
+        return [RunStatus(*row) for row in await session.execute(_RUNS)]
 
 
 async def _table(connection: AsyncConnection, table: Parted, there: Sequence[Partition], now: Month) -> TableStatus:

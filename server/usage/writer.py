@@ -28,6 +28,7 @@ from server.clock import Clock
 from server.db.models import Usage
 from server.db.session import Database
 from server.errors import Unavailable
+from server.telemetry import USAGE_ROWS, USAGE_SET_ASIDE
 
 BATCH_MAX = 200
 WAIT_MS = 1_000
@@ -121,7 +122,9 @@ class UsageWriter:
             async with self._database.transaction(everybody=True) as session:
                 # In one order for all writers, or two with the same requests would wait for each other.
                 await session.execute(_UPSERT, [rows[row_id] for row_id in sorted(rows)])
+            USAGE_ROWS.inc(len(rows))
         await self._ledger.acknowledge(events, unreadable=unreadable)
+        USAGE_SET_ASIDE.inc(len(unreadable))
 
     async def close(self) -> None:
         """Write what is there, and leave the group."""

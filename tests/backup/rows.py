@@ -88,7 +88,10 @@ async def fill(url: str) -> None:
 
 
 async def contents(url: str) -> dict[str, list[tuple[str, str]]]:
-    """All rows of all tables that hold any themselves: where each is, and what it is."""
+    """All rows of all tables that hold any themselves: where each is, and what it is.
+
+    But for the note that a backup was made, which is written after it.
+    """
     engine = create_async_engine(async_url(url))
     async with engine.connect() as connection:
         names = await connection.scalars(
@@ -103,6 +106,7 @@ async def contents(url: str) -> dict[str, list[tuple[str, str]]]:
                 for place, row in await connection.execute(
                     text(f'SELECT tableoid::regclass, to_jsonb(one) FROM "{name}" AS one ORDER BY 2')  # noqa: S608
                 )
+                if (name, row.get("job")) != ("upkeep_runs", "backup")
             ]
             for name in names.all()
         }

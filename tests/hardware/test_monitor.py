@@ -190,7 +190,7 @@ async def test_prometheus_is_told_what_is_known(monitors: Monitors, clock: FakeC
     )
     monitor = monitors.of(made)
     await monitor.look()
-    assert told("device", device="g", kind="gpu", name="GPU g", vendor="nvidia") == 1
+    assert told("device_info", device="g", kind="gpu", name="GPU g", vendor="nvidia") == 1
     assert told("memory_used_bytes", device="g") == GIB
     assert told("utilisation_ratio", device="g") == 0.5
     assert told("power_watts", device="g") == 1.5

@@ -5,7 +5,7 @@ Rules live in Postgres; each replica keeps all of them, which are few, in memory
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -100,12 +100,19 @@ class _Snapshot(Struct):
 
 
 class Quotas:
-    """All quotas of the box."""
+    """All quotas of the box.
 
-    def __init__(self, database: Database, access: Access, clock: Clock) -> None:
+    Args:
+        counts: is told of a change in its transaction, so that what was decided by the rules before can be refused.
+    """
+
+    def __init__(
+        self, database: Database, access: Access, clock: Clock, counts: Callable[[AsyncSession], Awaitable[object]]
+    ) -> None:
         self._database = database
         self._access = access
         self._clock = clock
+        self._counts = counts
         self._snapshot: _Snapshot | None = None
         self._reading = asyncio.Lock()
 
@@ -216,6 +223,7 @@ class Quotas:
             row.rule, row.updated_at, row.updated_by = after, now, actor.id
             if not after:
                 await session.delete(row)
+            await self._counts(session)
             session.add(
                 AuditEntry(
                     id=uuid7(now),

@@ -68,6 +68,7 @@ class Question(Struct, frozen=True, kw_only=True):
         findings: how many were found in it, by type.
         found: each of them, before anything was replaced.
         sentence: why they are asked.
+        reserved_micros: what it may cost at the most, in millionths of the admin's currency.
     """
 
     request_id: UUID
@@ -80,6 +81,7 @@ class Question(Struct, frozen=True, kw_only=True):
     findings: Mapping[str, int]
     found: tuple[Found, ...]
     sentence: str
+    reserved_micros: int
 
 
 class Open(Struct, frozen=True, kw_only=True):

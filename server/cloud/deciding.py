@@ -269,6 +269,8 @@ class Deciding:
             findings=dict(Counter(finding.type for finding in findings)),
             found=found,
             sentence=decision.sentence,
+            # Pseudonyms may be longer than what they stand for.
+            reserved_micros=max(facts.price_micros, reserved_micros(body, request.body, model)),
         )
         assert decision.form is not None, "what leaves has a form"
         outbound = Outbound(
@@ -280,8 +282,6 @@ class Deciding:
             form=decision.form,
             detectors=_versions(verdicts),
             consent_id=None,
-            # Pseudonyms may be longer than what they stand for.
-            reserved_micros=max(facts.price_micros, reserved_micros(body, request.body, model)),
         )
         return Considered(
             decision=decision, principal=case.principal, outbound=outbound, restorer=restorer, found=found

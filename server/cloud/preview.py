@@ -90,5 +90,5 @@ class Previews:
             form=outbound.form,
             body=question.body.decode(),
             findings=told.findings,
-            reserved_micros=outbound.reserved_micros,
+            reserved_micros=question.reserved_micros,
         )

@@ -18,6 +18,13 @@ from server.cloud.protocol import CloudModel
 PER_MILLION = 1_000_000
 # Anthropic writes some 500 tokens before the tools of a request (its documentation of tool use, 2026).
 UNSEEN_TOKENS_MAX = 1024
+# About so many bytes of a body are a token, where its provider did not say.
+BYTES_PER_TOKEN = 4
+
+
+def tokens_of(body_bytes: int) -> int:
+    """About how many tokens a body has; its provider knows better."""
+    return -(-body_bytes // BYTES_PER_TOKEN)
 
 
 def reserved_micros(composed: bytes, body: Mapping[str, Any], model: CloudModel) -> int:

@@ -3,7 +3,7 @@
 What leaves was composed, examined and decided on before. Between that and the first byte stands one transaction, and
 its commit is the moment that counts:
 
-    same version of policies and providers as decided on?  (held, so that whoever changes them waits)
+    same version of policies, providers and quotas as decided on?  (held, so that whoever changes them waits)
     the conversation still says what was decided on?       (held)
     consent given, unused, to exactly these bytes?         (used up)
     budget?                                                (reserved)
@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from server.clock import Clock
 from server.cloud.consents import Question, use
-from server.cloud.prices import cost_micros
+from server.cloud.prices import cost_micros, tokens_of
 from server.cloud.protocol import CloudModel, CloudReply, Provider
 from server.db.models import Conversation
 from server.db.session import Database
@@ -36,13 +36,12 @@ from server.errors import Conflict, EngineTimeout, Unavailable, WirthforgeError
 from server.privacy import ends, spend, version
 from server.privacy.egress import End, Outcome, Send, append_send
 from server.privacy.modes import Form
+from server.telemetry import CLOUD_ENDS, CLOUD_SENDS, CLOUD_SENT_BYTES, CLOUD_SPENT_MICROS
 from server.usage.clouds import CloudUsage, write
 
 RETRY_MS = 1_000
 # Then upkeep has ended it (server/privacy/ends.py).
 RETRIES_MAX = 3_600
-# About so many bytes of a body are a token, where its provider did not say.
-BYTES_PER_TOKEN = 4
 
 log = structlog.get_logger(__name__)
 
@@ -71,12 +70,11 @@ class Outbound(Struct, frozen=True, kw_only=True):
     form: Form
     detectors: dict[str, str]
     consent_id: bytes | None
-    reserved_micros: int
 
     @property
     def input_tokens(self) -> int:
         """About how many it has; the provider knows better."""
-        return -(-len(self.question.body) // BYTES_PER_TOKEN)
+        return tokens_of(len(self.question.body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +101,8 @@ class Endings:
 
     def write(self, user_id: UUID, end: End, usage: CloudUsage | None = None) -> None:
         """Write it soon; does not wait, cannot fail."""
+        CLOUD_ENDS.labels(end.outcome).inc()
+        CLOUD_SPENT_MICROS.inc(end.spent_micros)
         self._start(self._written(_Ending(user_id, end, usage)))
 
     def unsent(self, committing: asyncio.Task[None], outbound: Outbound) -> None:
@@ -168,13 +168,16 @@ class Sending:
         self._clock = clock
         self._nonce = nonce
 
-    async def send(self, outbound: Outbound, limit_micros: int | None) -> CloudReply:
+    async def send(
+        self, outbound: Outbound, limit_micros: int | None, on_sent: Callable[[], None] = lambda: None
+    ) -> CloudReply:
         """Write the ledger, then send; gives the provider's answer as soon as it has begun.
 
         Whoever gets the reply writes its end (`Endings.write`).
 
         Args:
             limit_micros: what its person may spend in this month.
+            on_sent: called right before the first byte leaves; not at all where none does.
 
         Raises:
             Changed, NotConsented, TooMany, NotFound: nothing was sent, since it may not.
@@ -187,6 +190,9 @@ class Sending:
         except asyncio.CancelledError:
             self._endings.unsent(committing, outbound)
             raise
+        CLOUD_SENDS.labels(outbound.question.provider).inc()
+        CLOUD_SENT_BYTES.labels(outbound.question.provider).inc(len(outbound.question.body))
+        on_sent()
         try:
             return await outbound.provider.send(outbound.question.body, request_id=self._nonce())
         except BaseException as error:
@@ -206,7 +212,7 @@ class Sending:
                 await use(session, outbound.consent_id, question, now)
             await _hold_conversation(session, outbound)
             month = spend.month_of(now)
-            await spend.reserve(session, question.user_id, month, outbound.reserved_micros, limit_micros)
+            await spend.reserve(session, question.user_id, month, question.reserved_micros, limit_micros)
             await append_send(session, _entry(outbound), now)
 
 
@@ -256,5 +262,5 @@ def _entry(outbound: Outbound) -> Send:
         consent_id=outbound.consent_id,
         body_bytes=len(question.body),
         sha256=question.sha256,
-        reserved_micros=outbound.reserved_micros,
+        reserved_micros=question.reserved_micros,
     )

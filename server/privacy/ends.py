@@ -1,8 +1,7 @@
 """The end of a request that left: its entry in the ledger and what it cost, both or neither, and once."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,7 +34,12 @@ async def end(session: Connected, ended: End, at: datetime) -> Entry | None:
 
 
 async def end_abandoned(
-    connection: AsyncConnection, now: datetime, tell: Callable[[str], None], *, is_dry: bool = False
+    connection: AsyncConnection,
+    now: datetime,
+    tell: Callable[[str], None],
+    *,
+    use: Callable[[AsyncConnection, Entry], Awaitable[None]],
+    is_dry: bool = False,
 ) -> None:
     """End what left an hour ago and has no end, because the server that sent it is gone: upkeep's job `cloud ends`.
 
@@ -44,6 +48,7 @@ async def end_abandoned(
     Args:
         connection: as the tables' owner; between transactions.
         tell: takes a line about what was done.
+        use: writes down what was used by the one that was sent, in the transaction of its end.
     """
     async with connection.begin():
         rows = (await connection.execute(_OPEN, {"before": now - ABANDONED_AFTER})).all()
@@ -51,7 +56,10 @@ async def end_abandoned(
     for row in rows:
         if not is_dry:
             async with connection.begin():
-                count += await end(connection, _abandoned(row.request_id, row.reserved_micros), now) is not None
+                send = await sent(connection, row.request_id)
+                if send is not None and await end(connection, _abandoned(send), now) is not None:
+                    await use(connection, send)
+                    count += 1
     if is_dry and rows:
         tell(f"would end {len(rows)} requests to clouds that nobody ended")
     elif count:
@@ -60,19 +68,19 @@ async def end_abandoned(
         tell("every request that left has its end")
 
 
-def _abandoned(request_id: UUID, reserved_micros: int) -> End:
+def _abandoned(send: Entry) -> End:
     return End(
-        request_id=request_id,
+        request_id=send.request_id,
         outcome="abandoned",
         answer_bytes=0,
         input_tokens=None,
         output_tokens=None,
-        spent_micros=reserved_micros,
+        spent_micros=send.reserved_micros,
     )
 
 
 _OPEN = text("""
-    SELECT request_id, reserved_micros FROM egress AS sent
+    SELECT request_id FROM egress AS sent
     WHERE kind = 'send' AND at < :before
         AND NOT EXISTS (SELECT FROM egress WHERE request_id = sent.request_id AND kind = 'end')
     ORDER BY seq

@@ -1,4 +1,4 @@
-"""One number that counts every change of what may leave this box: policies and providers.
+"""One number that counts each change of what may leave this box: policies, providers, and quotas for their bounds.
 
 A decision is made on rules of some version, and holds only as long as they do. So whoever changes a rule counts up in
 the same transaction (`bump`), and whoever sends reads the number under a lock in the transaction that writes the ledger

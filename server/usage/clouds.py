@@ -12,7 +12,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import asdict
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from server.db.models import Usage
 
@@ -47,7 +47,7 @@ class CloudUsage(Struct, frozen=True, kw_only=True):
     cost_micros: int
 
 
-async def write(session: AsyncSession, used: CloudUsage) -> None:
+async def write(session: AsyncSession | AsyncConnection, used: CloudUsage) -> None:
     """Write the row, in a transaction of its person or of everybody.
 
     One that says `abandoned` gives way: the ledger in Redis may have given up a request that had left its queue.

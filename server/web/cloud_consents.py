@@ -27,6 +27,7 @@ class CloudConsent(Struct, kw_only=True):
         body: exactly what would leave; null where another replica of the server holds it, or nobody waits any more.
         findings: what was found in it, before anything was replaced.
         sentence: why one is asked; empty where `body` is null.
+        reserved_micros: what it may cost at the most, in millionths of the admin's currency; null where `body` is.
         given: one has said yes, and it has not left yet.
     """
 
@@ -39,6 +40,7 @@ class CloudConsent(Struct, kw_only=True):
     body_bytes: int
     findings: list[Found]
     sentence: str
+    reserved_micros: int | None
     asked_at: datetime
     expires_at: datetime
     given: bool
@@ -120,6 +122,7 @@ def _told(found: Open) -> CloudConsent:
         body_bytes=found.body_bytes,
         findings=[] if question is None else list(question.found),
         sentence="" if question is None else question.sentence,
+        reserved_micros=None if question is None else question.reserved_micros,
         asked_at=found.asked_at,
         expires_at=found.expires_at,
         given=found.is_given,

@@ -19,6 +19,7 @@ from server.db.models import User
 from server.db.session import Database
 from server.errors import InvalidRequest, NotFound, Unavailable
 from server.messages import Principal
+from server.privacy import version
 from tests.clocks import FakeClock
 
 ADMIN = Actor("root", UUID(int=7))
@@ -29,20 +30,20 @@ MEMBERS = Scope.of_role("member")
 @pytest.fixture
 def quotas(database: Database, ledger: Ledger, clock: FakeClock) -> Quotas:
     """The quotas, as one replica sees them."""
-    return Quotas(database, Access(ledger, clock), clock)
+    return Quotas(database, Access(ledger, clock), clock, version.bump)
 
 
 @pytest.fixture
 def other(database: Database, ledger: Ledger, clock: FakeClock) -> Quotas:
     """The quotas, as another replica sees them."""
-    return Quotas(database, Access(ledger, clock), clock)
+    return Quotas(database, Access(ledger, clock), clock, version.bump)
 
 
 @pytest.fixture
 async def cut_off(database: Database, clock: FakeClock) -> AsyncIterator[Quotas]:
     """The quotas, as a replica sees them that cannot reach Redis."""
     async with Redis.from_url("redis://127.0.0.1:1", decode_responses=True) as redis:
-        yield Quotas(database, Access(Ledger(redis), clock), clock)
+        yield Quotas(database, Access(Ledger(redis), clock), clock, version.bump)
 
 
 @pytest.fixture
@@ -171,7 +172,9 @@ async def test_without_postgres_there_are_no_limits_to_go_by(ledger: Ledger, clo
     """Nobody is let in unlimited because the rules cannot be read."""
     database = Database("postgresql://x@127.0.0.1:1/x")
     with pytest.raises(Unavailable, match="Postgres"):
-        await Quotas(database, Access(ledger, clock), clock).of(Principal(id=NOBODY, name="ann", role="member"))
+        await Quotas(database, Access(ledger, clock), clock, version.bump).of(
+            Principal(id=NOBODY, name="ann", role="member")
+        )
     await database.close()
 
 

@@ -53,12 +53,14 @@ async def test_whoever_waits_is_asked_and_says_yes(sky: Sky) -> None:
         assert json.loads(question["body"])["messages"] == CHAT["messages"]
         assert question["body_bytes"] == len(question["body"].encode())
         assert sky.is_silent
+        most = question["reserved_micros"]
         assert (await _answer(sky, question["token"], "yes")).status_code == 204
         answer = await asking
     assert answer.headers["x-wirthforge-cloud"] == f"{PROVIDER}/{FAR}; form=whole"
     assert sky.cloud.bodies == [question["body"].encode()]
     send, _ = await sky.ended()
     assert send.consent_id == hashlib.sha256(question["token"].encode()).digest()
+    assert send.reserved_micros == most > 0
     assert await _open(sky) == []
     late = await _answer(sky, question["token"], "no")
     assert (late.status_code, late.json()["error"]["code"]) == (409, "consent_used")

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from server.accounts.access import Access
 from server.accounts.keys import ApiKeys
+from server.cloud.jobs import use_abandoned
 from server.db.session import async_url
 from server.privacy.egress_verdict import verify
 from server.privacy.ends import end_abandoned
@@ -79,6 +80,11 @@ async def test_a_server_that_is_killed_leaves_an_end_to_upkeep(
         assert await world.entries(send.request_id) == ["send", "abandoned"]
         (month,) = await world.rows("SELECT * FROM cloud_spend")
         assert (month.reserved_micros, month.spent_micros) == (0, send.reserved_micros)
+        used = await world.rows("SELECT * FROM usage WHERE placement = 'cloud'")
+        assert [(row.request_id, row.user_id, row.outcome) for row in used] == [
+            (send.request_id, world.ann.id, "abandoned")
+        ]
+        assert (used[0].engine, used[0].cost_micros) == (send.provider, send.reserved_micros)
         async with world.database.transaction(everybody=True) as session:
             assert (await verify(session, world.clock.now())).broken == []
 
@@ -87,5 +93,5 @@ async def _upkeep(settings: Settings, now: datetime, said: list[str]) -> None:
     """The job `cloud ends`, as the tables' owner runs it."""
     engine = create_async_engine(async_url(settings.database_url))
     async with engine.connect() as connection:
-        await end_abandoned(connection, now, said.append)
+        await end_abandoned(connection, now, said.append, use=use_abandoned)
     await engine.dispose()

@@ -85,7 +85,7 @@ async def test_what_is_changed_between_check_and_send_sends_nothing(world: World
 async def test_a_month_that_is_spent_sends_nothing(world: World) -> None:
     """Also where the decision did not know yet."""
     outbound = await _outbound(world)
-    for limit in (0, outbound.reserved_micros - 1):
+    for limit in (0, outbound.question.reserved_micros - 1):
         with pytest.raises(TooMany):
             await world.hops.sending.send(outbound, limit)
     assert world.is_silent

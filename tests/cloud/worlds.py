@@ -34,6 +34,7 @@ from server.cloud.sending import Endings
 from server.db.session import Database
 from server.errors import Unavailable
 from server.messages import CloudWish, ModelRequest, Principal
+from server.privacy import version
 from server.privacy.policies import BOX, Policies, Whose
 from server.privacy.policies import Actor as PolicyActor
 from server.settings import Settings
@@ -195,7 +196,7 @@ async def world_of(settings: Settings, cloud: Cloud, *names: str) -> AsyncIterat
     clock = SystemClock()
     database, redis = Database(settings.database_url, connections_max=5), connect_redis(settings.redis_url)
     access = Access(Ledger(redis), clock)
-    quotas = Quotas(database, access, clock)
+    quotas = Quotas(database, access, clock, version.bump)
     plain = Full(*names)
     joined = clouds_of(plain, parse, settings=settings, database=database, quotas=quotas, clock=clock)
     user = await Users(database, access, Passwords(), clock).add("ann", "member", None)

@@ -8,15 +8,16 @@ import json
 import tracemalloc
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.db.session import Database
 from server.errors import Conflict, Unavailable
-from server.privacy.egress import GENESIS, append_end, append_send, entry_of, hash_of, is_genuine
+from server.privacy.egress import GENESIS, Entry, append_end, append_send, entry_of, hash_of, is_genuine
 from server.privacy.egress_verdict import Noted
 from server.privacy.ends import end_abandoned
 from server.upkeep.owner import Owner
@@ -312,11 +313,17 @@ async def test_what_nobody_ended_is_abandoned(database: Database, database_url: 
     young = await leave(database, a_send(), NOW + 30 * MINUTE)
     await come_back(database, ended)
     said: list[str] = []
+    used: list[UUID] = []
+
+    async def use(_: AsyncConnection, send: Entry) -> None:
+        used.append(send.request_id)
+
     async with Owner(database_url).connection() as connection:
-        await end_abandoned(connection, NOW + 61 * MINUTE, said.append, is_dry=True)
+        await end_abandoned(connection, NOW + 61 * MINUTE, said.append, use=use, is_dry=True)
         assert (await verdict(database)).open == 2
-        await end_abandoned(connection, NOW + 61 * MINUTE, said.append)
-        await end_abandoned(connection, NOW + 61 * MINUTE, said.append)
+        await end_abandoned(connection, NOW + 61 * MINUTE, said.append, use=use)
+        await end_abandoned(connection, NOW + 61 * MINUTE, said.append, use=use)
+    assert used == [old.request_id]
     assert said == [
         "would end 1 requests to clouds that nobody ended",
         "ended 1 requests to clouds that nobody ended; what they reserved counts as spent",

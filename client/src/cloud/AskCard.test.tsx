@@ -42,6 +42,7 @@ beforeEach(() => {
       body,
       findings: [{ ...email, text: 'ann@example.org' }],
       sentence: 'It would wait about 90 s here.',
+      reserved_micros: 21_000,
     },
   ]
   routes = {
@@ -84,6 +85,7 @@ describe('a request that may leave', () => {
     expect(card()?.textContent).toContain('to big-1 at acme')
     expect(card()?.textContent).toContain('an e-mail address')
     expect(card()?.textContent).toContain('It would wait about 90 s here.')
+    expect(card()?.textContent).toContain('for at most 0.021.')
     fireEvent.click(screen.getByRole('radio', { name: 'To the letter' }))
     expect(screen.getByTestId('cloud-body').textContent).toBe(body)
     expect(screen.getByTestId('cloud-voice').textContent).toMatch(/may leave the box, to acme/)

@@ -11,6 +11,7 @@ import { BodyView } from './BodyView'
 import { answerConsent, listConsents } from './calls'
 import classes from './cloud.module.css'
 import type { Asks, Consent, Found } from './wire'
+import { micros } from './words'
 
 /** Asks whether this request may leave, while it waits: to whom, what exactly, and why. */
 export function AskCard({ asks }: { asks: Asks }) {
@@ -48,7 +49,7 @@ export function AskCard({ asks }: { asks: Asks }) {
       </h3>
       <p className={classes.askFacts}>
         {consent?.sentence && <>{consent.sentence} </>}
-        <Facts asks={asks} />
+        <Facts asks={asks} atMost={consent?.reserved_micros ?? 0} />
       </p>
       <ProblemNote problem={consents.problem} onRetry={consents.reload} />
       {consents.loading && consents.data === null && (
@@ -84,12 +85,14 @@ export function AskCard({ asks }: { asks: Asks }) {
   )
 }
 
-function Facts({ asks }: { asks: Asks }) {
+/** `atMost`: what it may cost, in millionths; 0: nobody knows, or nothing. */
+function Facts({ asks, atMost }: { asks: Asks; atMost: number }) {
   const now = useNow()
   const left = Date.parse(asks.expiresAt) - Date.now() + 0 * now
   return (
     <span className={classes.figures}>
-      {binary(asks.bodyBytes)} would leave. Until you answer it waits here
+      {binary(asks.bodyBytes)} would leave
+      {atMost > 0 && <>, for at most {micros(atMost)}</>}. Until you answer it waits here
       {Number.isFinite(left) && left > 0 && `; the question ends in ${span(left)}`}.
     </span>
   )

@@ -77,6 +77,13 @@ class NotFound(WirthforgeError):
     code = "not_found"
 
 
+class TooSlow(WirthforgeError):
+    """The client took too long to say what it wants."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class Conflict(WirthforgeError):
     """The thing exists already, or changed meanwhile."""
 

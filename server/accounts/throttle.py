@@ -4,6 +4,7 @@ Three counts, because each alone has a hole: per account and address (the ordina
 tries many accounts), per account (one with many addresses; high, since it can lock out the owner). An attempt counts
 before the password is checked, so that a burst of parallel ones does not slip through; a success takes its own count
 back. An attempt that one count refuses is not counted by those after it: else one address could lock out the owner.
+An IPv6 network of 64 bits counts as one address (addresses.py).
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from server.accounts.addresses import counted_as
 from server.errors import TooMany, Unavailable
 
 WINDOW_S = 15 * 60
@@ -73,7 +75,7 @@ class LoginThrottle:
 
 
 def _names(account: str, address: str) -> dict[str, str]:
-    account = account.casefold()[:100]
+    account, address = account.casefold()[:100], counted_as(address)
     return {
         "pair": f"wf:login:pair:{account}:{address}",
         "address": f"wf:login:address:{address}",

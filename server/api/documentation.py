@@ -7,6 +7,9 @@ here.
 from dataclasses import dataclass
 from typing import Any
 
+from litestar import Router
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import (
@@ -20,6 +23,7 @@ from litestar.openapi.spec import (
 )
 
 from server import VERSION
+from server.accounts.authentication import Authentication
 
 DESCRIPTION = """An inference server that a few people share. `/v1` is OpenAI's API: give any of its clients this
 address and an
@@ -56,13 +60,17 @@ class Embedding(Operation):
         self.request_body = _body("EmbeddingRequest", {"model": "wirthforge-large", "input": "The box"})
 
 
-def documentation() -> OpenAPIConfig:
-    """The schema at /schema/openapi.json; /docs shows it."""
+def documentation(authentication: Authentication) -> OpenAPIConfig:
+    """The schema at /schema/openapi.json, for whoever has a key or is logged in; /docs shows it."""
+
+    async def require_anybody(connection: ASGIConnection, _: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+        await authentication.require(connection)
+
     return OpenAPIConfig(
         title="WIRTHFORGE",
         version=VERSION,
         description=DESCRIPTION,
-        path="/schema",
+        openapi_router=Router("/schema", route_handlers=[], guards=[require_anybody], include_in_schema=False),
         render_plugins=[JsonRenderPlugin()],
         use_handler_docstrings=True,
         components=Components(security_schemes={"apiKey": SecurityScheme(type="http", scheme="bearer")}),

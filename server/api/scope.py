@@ -19,18 +19,34 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Message, Receive, Scope, Send
 
+from server.api.headers import guarded
 from server.chat.telling import error_event, openai_error
 from server.clock import Clock, uuid7
-from server.errors import Unavailable
-from server.telemetry import HTTP_REQUESTS
+from server.errors import TooSlow, Unavailable
+from server.telemetry import HTTP_OPEN, HTTP_REQUESTS, HTTP_SECONDS
 
 KEY = "wirthforge.request"
 # A client that takes nothing for so long is treated like one that left: others wait for its slot.
 TAKE_MS_MAX = 60_000
+# What a client may take to give us a body: so much time, and more as it gives.
+GIVE_MS_MAX = 20_000
+GIVE_BYTES_PER_S_MIN = 4_096
+# A method that somebody made up is told under one name: labels are kept for ever.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Nobody reads a log line for each of these.
 QUIET_PATHS = frozenset({"/health", "/healthz", "/readyz", "/metrics"})
 
 log = structlog.get_logger(__name__)
+
+
+class Ending:
+    """Whether the server was asked to end.
+
+    Attributes:
+        has_begun: from now on each answer ends its connection, so that proxies open the next one elsewhere.
+    """
+
+    has_begun = False
 
 
 class RequestScope:
@@ -38,16 +54,20 @@ class RequestScope:
 
     Attributes:
         id: goes into logs, headers, the engine's headers and the usage row.
+        ending: the server's.
         stack: unwound when the request is over.
     """
 
-    def __init__(self, request_id: UUID, stack: AsyncExitStack, receive: Receive, send: Send) -> None:
+    def __init__(self, request_id: UUID, ending: Ending, stack: AsyncExitStack, receive: Receive, send: Send) -> None:
         self.id = request_id
+        self.ending = ending
         self.stack = stack
         self.status = 0
         self.is_stream = False
         self.is_answered = False
         self.is_client_gone = False
+        # Whether browsers reach the server by https; the answer says so.
+        self.is_https = False
         # Which message is on its way, and whether the client has yet to take it.
         self._sent = 0
         self._is_sending = False
@@ -56,25 +76,47 @@ class RequestScope:
         self._task = asyncio.current_task()
         self._watch: asyncio.Task[None] | None = None
         self._gone = asyncio.Event()
+        # On the loop's clock; until then there has to be more of the body.
+        self._give_until: float | None = None
 
     async def receive(self) -> HTTPReceiveMessage:
         """ASGI's receive; after the body there is only the disconnect left to receive."""
         if self._watch is not None:
             await self._gone.wait()
             return {"type": "http.disconnect"}
-        message = cast("HTTPReceiveMessage", await self._receive())
+        message = await self._given()
         if message["type"] == "http.disconnect":
             self.is_client_gone = True  # in the middle of its body
         elif not message.get("more_body", False):
             self._watch = asyncio.create_task(self._watch_client())
         return message
 
+    async def _given(self) -> HTTPReceiveMessage:
+        """The next piece of the body; each gives time for those after it."""
+        if self._give_until is None:
+            self._give_until = asyncio.get_running_loop().time() + GIVE_MS_MAX / 1000
+        try:
+            async with asyncio.timeout_at(self._give_until):
+                message = cast("HTTPReceiveMessage", await self._receive())
+        except TimeoutError:
+            raise TooSlow(
+                f"The request's body came more slowly than {GIVE_BYTES_PER_S_MIN} bytes a second.",
+                headers={"Connection": "close"},
+            ) from None
+        if message["type"] == "http.request":
+            self._give_until += len(message["body"]) / GIVE_BYTES_PER_S_MIN
+        return message
+
     async def send(self, message: Message) -> None:
-        """ASGI's send, with the request's id on the answer."""
+        """ASGI's send, with the request's id and what every answer tells (headers.py)."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.is_stream = (b"content-type", b"text/event-stream") in message["headers"]
-            message["headers"] = [*message["headers"], (b"x-request-id", str(self.id).encode())]
+            headers = guarded(message["headers"], is_https=self.is_https)
+            headers.append((b"x-request-id", str(self.id).encode()))
+            if self.ending.has_begun:
+                headers.append((b"connection", b"close"))
+            message["headers"] = headers
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.is_answered = True
         self._sent += 1
@@ -105,7 +147,7 @@ class RequestScope:
         if self.is_stream and not self.is_answered and not self._is_sending:
             await self.send({"type": "http.response.body", "body": error_event(error), "more_body": False})
         if self.status == 0:
-            headers = {"Content-Type": "application/json", "Connection": "close", **error.headers}
+            headers = {"Content-Type": "application/json", **error.headers}
             raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
             body = msgspec.json.encode(openai_error(error))
             await self.send({"type": "http.response.start", "status": error.status, "headers": raw})
@@ -124,10 +166,16 @@ class RequestScope:
 
 
 class RequestScopes:
-    """The middleware."""
+    """The middleware.
 
-    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+    Attributes:
+        ending: set by whoever runs the server.
+    """
+
+    def __init__(self, app: ASGIApp, clock: Clock, *, public_url: str = "") -> None:
         self.app = app
+        self._is_public_https = public_url.lower().startswith("https:")
+        self.ending = Ending()
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,7 +185,9 @@ class RequestScopes:
             return
         started_ms = self._clock.monotonic_ms()
         async with AsyncExitStack() as stack:
-            request = RequestScope(uuid7(self._clock.now()), stack, receive, send)
+            stack.enter_context(HTTP_OPEN.track_inprogress())
+            request = RequestScope(uuid7(self._clock.now()), self.ending, stack, receive, send)
+            request.is_https = self._is_public_https or scope["scheme"] == "https"
             stack.callback(request.close)
             scope[KEY] = request  # type: ignore[literal-required]
             structlog.contextvars.clear_contextvars()
@@ -153,7 +203,9 @@ class RequestScopes:
         # 499: nginx' word for a client that closed the request.
         status = 499 if request.is_client_gone else request.status
         route = scope.get("path_template") or "unmatched"
-        HTTP_REQUESTS.labels(scope["method"], route, str(status)).inc()
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        HTTP_REQUESTS.labels(method, route, str(status)).inc()
+        HTTP_SECONDS.labels(route).observe(duration_ms / 1000)
         if scope["path"] not in QUIET_PATHS:
             log.info("request", method=scope["method"], path=scope["path"], status=status, ms=duration_ms)
 

@@ -12,7 +12,7 @@ from litestar.params import FromPath, JSONBody
 from litestar.response import Stream
 from msgspec import Struct
 
-from server.accounts.authentication import COOKIE
+from server.accounts.authentication import address_of
 from server.accounts.logins import Logins
 from server.messages import Principal
 from server.upkeep.departing import Kept
@@ -20,6 +20,7 @@ from server.upkeep.forgetting import Rewritten
 from server.upkeep.leaving import Departures, Receipt
 from server.upkeep.taking import AccountExport, written
 from server.web.accounts import BODY_BYTES_MAX
+from server.web.cookies import ended_cookie
 
 
 class Farewell(Struct):
@@ -85,11 +86,7 @@ class AccountData(Controller):
         self, principal: NamedDependency[Principal], account_export: NamedDependency[AccountExport]
     ) -> Stream:
         """Everything that is stored of oneself, as a zip file with JSON in it: conversations, usage, all of it."""
-        headers = {
-            "Content-Disposition": 'attachment; filename="account.zip"',
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "no-store",
-        }
+        headers = {"Content-Disposition": 'attachment; filename="account.zip"'}
         return Stream(written(account_export.start(principal.id)), media_type="application/zip", headers=headers)
 
     @delete("/", status_code=200)
@@ -102,11 +99,9 @@ class AccountData(Controller):
         removals: NamedDependency[Departures],
     ) -> Response[RemovalReceipt]:
         """Remove oneself and everything of oneself, for good. The last admin cannot."""
-        await logins.confirm(principal, data.password, request.client.host if request.client else "")
+        await logins.confirm(principal, data.password, address_of(request))
         receipt = await removals.remove(principal.id, asked_by=principal.id)
-        response = Response(told(receipt), status_code=200)
-        response.delete_cookie(COOKIE)
-        return response
+        return Response(told(receipt), status_code=200, cookies=[ended_cookie(request)])
 
 
 class Removals(Controller):

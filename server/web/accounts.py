@@ -5,20 +5,19 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Controller, Request, Response, delete, get, post
-from litestar.datastructures import Cookie
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
-from server.accounts.authentication import COOKIE, Authentication
+from server.accounts.authentication import Authentication, address_of, cookie_name
 from server.accounts.keys import ApiKeys
 from server.accounts.logins import Logins
+from server.accounts.refusals import Refusals
 from server.accounts.users import Users
 from server.db.models import ApiKey as ApiKeyRow
 from server.messages import Principal, Role
+from server.web.cookies import ended_cookie, session_cookie
 
-# As long as browsers keep a cookie: when a session ends, its row says, which use prolongs.
-COOKIE_S = 400 * 24 * 3600
 # Nobody has logged in yet when these bodies are read.
 BODY_BYTES_MAX = 64 * 1024
 
@@ -109,25 +108,36 @@ class Accounts(Controller):
 
     @post("/login", status_code=200)
     async def log_in(
-        self, request: Request[Any, Any, Any], data: JSONBody[LoginRequest], logins: NamedDependency[Logins]
+        self,
+        request: Request[Any, Any, Any],
+        data: JSONBody[LoginRequest],
+        logins: NamedDependency[Logins],
+        refusals: NamedDependency[Refusals],
     ) -> Response[Principal]:
         """Log in with name and password."""
-        principal, token = await logins.log_in(data.name, data.password, _address(request))
+        principal, token = await logins.log_in(data.name, data.password, address_of(request))
+        await refusals.trust(token)
         return _logged_in(request, principal, token)
 
     @post("/logout", status_code=204)
     async def log_out(self, request: Request[Any, Any, Any], logins: NamedDependency[Logins]) -> Response[None]:
         """Log out of this browser."""
-        if token := request.cookies.get(COOKIE):
+        if token := request.cookies.get(cookie_name(request)):
             await logins.log_out(token)
-        response = Response(None, status_code=204)
-        response.delete_cookie(COOKIE)
-        return response
+        return Response(None, status_code=204, cookies=[ended_cookie(request)])
 
     @post("/setup/check", status_code=200)
-    async def check_setup(self, data: JSONBody[SetupToken], users: NamedDependency[Users]) -> SetupOffer:
+    async def check_setup(
+        self,
+        request: Request[Any, Any, Any],
+        data: JSONBody[SetupToken],
+        users: NamedDependency[Users],
+        refusals: NamedDependency[Refusals],
+    ) -> SetupOffer:
         """Whom a set-up link is for."""
-        user = await users.invited(data.token)
+        async with refusals.attempt(address_of(request), data.token) as attempt:
+            user = await users.invited(data.token)
+            attempt.is_good = True
         return SetupOffer(user.name, "admin" if user.role == "admin" else "member")
 
     @post("/setup", status_code=200)
@@ -137,10 +147,13 @@ class Accounts(Controller):
         data: JSONBody[SetupRequest],
         users: NamedDependency[Users],
         logins: NamedDependency[Logins],
+        refusals: NamedDependency[Refusals],
     ) -> Response[Principal]:
         """Use a set-up link: choose a password, and be logged in."""
-        user = await users.accept(data.token, data.name, data.password)
+        async with refusals.attempt(address_of(request), data.token):
+            user = await users.accept(data.token, data.name, data.password)
         principal, token = await logins.open(user)
+        await refusals.trust(token)
         return _logged_in(request, principal, token)
 
     @post("/password", status_code=204)
@@ -151,14 +164,16 @@ class Accounts(Controller):
         principal: NamedDependency[Principal],
         users: NamedDependency[Users],
         logins: NamedDependency[Logins],
+        refusals: NamedDependency[Refusals],
     ) -> Response[None]:
         """Change one's password. Every other browser is logged out."""
-        await logins.confirm(principal, data.current, _address(request))
+        await logins.confirm(principal, data.current, address_of(request))
         await users.set_password(principal.id, data.new)
         response = Response(None, status_code=204)
         if principal.key_id is None:
             _, token = await logins.open(await users.named(principal.name))
-            response.set_cookie(_cookie(request, token))
+            await refusals.trust(token)
+            response.set_cookie(session_cookie(request, token))
         return response
 
     @get("/keys")
@@ -168,10 +183,15 @@ class Accounts(Controller):
 
     @post("/keys")
     async def create_key(
-        self, data: JSONBody[KeyRequest], principal: NamedDependency[Principal], keys: NamedDependency[ApiKeys]
+        self,
+        data: JSONBody[KeyRequest],
+        principal: NamedDependency[Principal],
+        keys: NamedDependency[ApiKeys],
+        refusals: NamedDependency[Refusals],
     ) -> NewApiKey:
         """Make a key. This is the only time it is shown."""
         row, key = await keys.create(principal.id, data.label, data.expires_in_days)
+        await refusals.trust(key)
         return NewApiKey(row.id, row.label, row.prefix, row.created_at, row.expires_at, key)
 
     @delete("/keys/{key_id:uuid}")
@@ -182,24 +202,8 @@ class Accounts(Controller):
         await keys.revoke(key_id, principal.id)
 
 
-def _address(request: Request[Any, Any, Any]) -> str:
-    return request.client.host if request.client else ""
-
-
 def _logged_in(request: Request[Any, Any, Any], principal: Principal, token: str) -> Response[Principal]:
-    return Response(principal, cookies=[_cookie(request, token)])
-
-
-def _cookie(request: Request[Any, Any, Any], token: str) -> Cookie:
-    return Cookie(
-        COOKIE,
-        value=token,
-        path="/",
-        httponly=True,
-        samesite="lax",
-        secure=request.url.scheme == "https",
-        max_age=COOKIE_S,
-    )
+    return Response(principal, cookies=[session_cookie(request, token)])
 
 
 def _listed(row: ApiKeyRow) -> ApiKey:

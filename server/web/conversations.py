@@ -58,8 +58,9 @@ class ImportedFile(Operation):
 
 def _identify(request: Request[Any, Any, Any], authentication: NamedDependency[Authentication]) -> Identify:
     """Who asks, also when the request is long over: by its credential alone, not by all that it brought."""
+    kept = {name: request.scope[name] for name in ("headers", "scheme", "client")}
     connection: ASGIConnection[Any, Any, Any, Any] = ASGIConnection(
-        {"type": "http", "headers": request.scope["headers"], "state": {}}  # type: ignore[arg-type]
+        {"type": "http", "state": {}, **kept}  # type: ignore[arg-type]
     )
 
     async def identify() -> Principal:

@@ -1,26 +1,26 @@
 """The web client's files. Everything comes from here: no page fetches anything from elsewhere."""
 
 from pathlib import Path
+from typing import Any
 
-from litestar import MediaType, Response, get
+from litestar import MediaType, Request, Response, get
+from litestar.di import NamedDependency
 from litestar.params import FromPath
-from litestar.response import File
+from litestar.response import File, Redirect
 
+from server.accounts.authentication import Authentication
 from server.errors import NotFound
 
 STATIC = Path(__file__).parent / "static"
-# Mantine writes style elements; scripts only ever come as files.
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+# Instead of the one that api/headers.py gives to what is no page. Mantine writes style elements; scripts only ever come
+# as files.
+PAGE_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
 # Names under /assets/ hold a hash of their content.
-FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
-ALWAYS_ASK = {"Cache-Control": "no-cache"}
+FOREVER = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "public, max-age=31536000, immutable"}
+ALWAYS_ASK = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
 # Paths that belong to programs: a wrong one is an error there, never a page.
 PROGRAM_PATHS = ("/api/", "/v1/", "/tgi/", "/generate/", "/generate_stream/", "/info/", "/schema/", "/assets/")
 
@@ -39,8 +39,12 @@ async def page(path: FromPath[str] = "/") -> File | Response[str]:
 
 
 @get("/docs", include_in_schema=False)
-async def api_docs() -> File | Response[str]:
-    """The API's documentation, readable offline."""
+async def api_docs(
+    request: Request[Any, Any, Any], authentication: NamedDependency[Authentication]
+) -> File | Response[str] | Redirect:
+    """The API's documentation, readable offline, for whoever is logged in; others are led to the log-in page."""
+    if await authentication.find(request) is None:
+        return Redirect("/login?next=%2Fdocs", status_code=303, headers={"Cache-Control": "no-store"})
     return _page("docs.html")
 
 
@@ -55,9 +59,9 @@ def _found(path: str) -> Path | None:
 
 def _page(name: str) -> File | Response[str]:
     if not (STATIC / name).is_file():
-        return Response(NOT_BUILT, status_code=503, media_type=MediaType.HTML, headers=SECURITY_HEADERS)
+        return Response(NOT_BUILT, status_code=503, media_type=MediaType.HTML, headers=ALWAYS_ASK)
     return _file(STATIC / name, ALWAYS_ASK)
 
 
-def _file(path: Path, caching: dict[str, str]) -> File:
-    return File(path, content_disposition_type="inline", filename=path.name, headers=SECURITY_HEADERS | caching)
+def _file(path: Path, headers: dict[str, str]) -> File:
+    return File(path, content_disposition_type="inline", filename=path.name, headers=headers)

@@ -21,7 +21,7 @@ from quotas.policy import Limits
 from server.accounts.authentication import Authentication
 from server.accounts.quotas import Quotas
 from server.council.planning import Planner, Room
-from server.errors import NotAuthenticated, Unavailable
+from server.errors import NotAuthenticated, TooMany, Unavailable
 from server.messages import Principal
 from server.sharing.outlook import Outlook
 
@@ -29,6 +29,7 @@ PUSH_EVERY_MS = 1_000
 SOCKETS_PER_PERSON_MAX = 16
 # Close codes: HTTP's status behind a 4, as is the custom.
 NOT_LOGGED_IN = 4401
+TOO_MANY = 4429
 AWAY = 4503
 
 
@@ -169,6 +170,8 @@ class Sockets:
                 await self._push(socket, gone)
         except NotAuthenticated as error:
             await socket.close(NOT_LOGGED_IN, error.message)
+        except TooMany as error:
+            await socket.close(TOO_MANY, error.message)
         except Unavailable as error:
             await socket.close(AWAY, error.message)
         finally:

@@ -153,9 +153,14 @@ async def test_an_admin_brings_somebody_in(page: Page, browser: Browser, box: Bo
 
 
 async def test_the_api_documentation_works_offline(page: Page, box: Box) -> None:
-    """Every operation is there, and nothing came from elsewhere (the page fixture sees to that)."""
+    """Who logs in is led to it; every operation is there, and nothing came from elsewhere (the fixture checks)."""
+    await box.person("ann", password=PASSWORD)
     await page.goto(f"{box.url}/docs")
+    await page.get_by_label("Name").fill("ann")
+    await page.get_by_label("Password", exact=True).fill(PASSWORD)
+    await page.get_by_role("button", name="Log in").click()
     await expect(page.get_by_text("/v1/chat/completions").first).to_be_visible()
+    assert page.url == f"{box.url}/docs"
 
 
 async def test_wrong_passwords_are_told(page: Page, box: Box) -> None:

@@ -7,6 +7,7 @@ import openai
 import pytest
 from msgspec.structs import replace
 
+from server.accounts.authentication import COOKIE, SECURE_COOKIE
 from server.settings import Settings
 from tests.boxes import PASSWORD, Box
 from tests.conftest import MakeBox
@@ -41,10 +42,36 @@ async def test_the_cookie_is_out_of_reach(box: Box) -> None:
 
 
 async def test_behind_https_the_cookie_is_secure(box: Box) -> None:
-    """A trusted proxy says that the browser came by https."""
+    """A trusted proxy says that the browser came by https: then no neighbour can plant one (`__Host-`)."""
     await box.person("ann", password=PASSWORD)
     async with box.http(headers={"X-Forwarded-Proto": "https"}) as client:
-        assert _cookie(await client.post("/api/login", json=LOGIN))["secure"] == "True"
+        came = await client.post("/api/login", json=LOGIN)
+        token = client.cookies[SECURE_COOKIE]
+        # The client's own address is http: it would not send a Secure cookie back.
+        mine = {"Cookie": f"{SECURE_COOKIE}={token}"}
+        assert (await client.get("/api/session", headers=mine)).json()["principal"]["name"] == "ann"
+        went = await client.post("/api/logout", headers=mine)
+        assert (await client.get("/api/session", headers=mine)).json()["principal"] is None
+    attributes = {"name": SECURE_COOKIE, "secure": "True", "httponly": "True", "samesite": "lax", "path": "/"}
+    assert _cookie(came) == {**attributes, "max-age": str(400 * 24 * 60 * 60)}
+    assert _cookie(went) == {**attributes, "max-age": "0"}
+
+
+async def test_a_cookie_is_for_its_line(box: Box) -> None:
+    """Over https the name that anybody could plant is not heeded, and over http the other one is not."""
+    await box.person("ann", password=PASSWORD)
+    async with box.http() as client:
+        await client.post("/api/login", json=LOGIN)
+        token = client.cookies[COOKIE]
+    for name, scheme, is_heeded in (
+        (COOKIE, "http", True),
+        (COOKIE, "https", False),
+        (SECURE_COOKIE, "https", True),
+        (SECURE_COOKIE, "http", False),
+    ):
+        headers = {"Cookie": f"{name}={token}", "X-Forwarded-Proto": scheme}
+        async with box.http(headers=headers) as client:
+            assert (await _name(client) == "ann") is is_heeded, (name, scheme)
 
 
 async def test_strangers_forward_nothing(make_box: MakeBox, settings: Settings, engine_url: str) -> None:

@@ -16,10 +16,7 @@ NOBODY = str(UUID(int=0))
 OPEN = {
     ("GET", "/"),  # the client's files
     ("GET", "/{path}"),
-    ("GET", "/docs"),
-    ("GET", "/schema"),  # describes, and shows nothing
-    ("GET", "/schema/openapi.json"),
-    ("GET", "/schema/{path}"),
+    ("GET", "/docs"),  # leads to the log-in page
     ("GET", "/health"),  # for probes, which have no key
     ("GET", "/healthz"),
     ("GET", "/readyz"),
@@ -93,9 +90,11 @@ def test_the_lists_name_what_there_is() -> None:
     assert {address for address in CLOSED if "/admin" in address[1]} <= ADMIN_ONLY
 
 
-async def test_without_credentials_everything_else_is_closed(box: Box) -> None:
+async def test_without_credentials_everything_else_is_closed(make_box: MakeBox, settings: Settings) -> None:
     """Each address that is not meant to be open answers 401, in the shape that its callers expect."""
     assert len(CLOSED) >= 14
+    # Many more wrong credentials than an address may send (tests/api/test_refused.py).
+    box = await make_box(replace(settings, address_refusals_per_minute_max=0))
     async with box.http() as client:
         for method, template in CLOSED:
             for headers in ({}, {"Cookie": "wirthforge_session=x"}, {"Authorization": "Bearer wf-x"}):
@@ -135,8 +134,10 @@ async def test_an_admin_does(box: Box) -> None:
 
 async def test_a_schema_of_everything(box: Box) -> None:
     """The served schema is the application's, and knows the shapes that the web client is typed by."""
-    async with box.http() as client:
+    ann = await box.person("ann")
+    async with box.http(headers=ann.bearer) as client:
         served = (await client.get("/schema/openapi.json")).json()
+        assert (await client.get("/schema/other")).status_code == 404
     described = litestar().openapi_schema.to_schema()
     assert served["paths"].keys() == described["paths"].keys()
     assert {"/api/session", "/api/keys", "/api/admin/users", "/api/usage", "/v1/models"} <= served["paths"].keys()

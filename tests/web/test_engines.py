@@ -87,7 +87,7 @@ async def test_an_engine_is_added_and_answers_at_once(admin: httpx.AsyncClient, 
     assert (await ask(admin)).status_code == 200
     assert (await admin.get(PATH)).json() == [added]
     assert (await admin.delete(f"{PATH}/gpu")).status_code == 204
-    assert code(await ask(admin)) == (404, "model_not_found")
+    assert code(await ask(admin)) == (503, "no_engine")
     assert code(await admin.delete(f"{PATH}/gpu")) == (404, "engine_not_found")
 
 

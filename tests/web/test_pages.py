@@ -1,13 +1,16 @@
 """The web client's files: served from one folder, and never from outside of it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from server.web import pages
-from tests.boxes import Box
+from tests.boxes import PASSWORD, Box
 
 SECRET = "nobody may read this"
 # As a raw request line sends them: a client library would tidy them up.
@@ -47,6 +50,15 @@ def static(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@asynccontextmanager
+async def _logged_in(box: Box) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser of somebody's."""
+    await box.person("ann", password=PASSWORD)
+    async with box.http() as client:
+        await client.post("/api/login", json={"name": "ann", "password": PASSWORD})
+        yield client
+
+
 async def _raw(box: Box, path: str) -> str:
     """The whole answer to a GET of exactly this path."""
     where = urlsplit(box.url)
@@ -81,12 +93,13 @@ async def test_names_that_no_file_can_have(box: Box) -> None:
 @pytest.mark.usefixtures("static")
 async def test_every_page_is_guarded(box: Box) -> None:
     """Scripts come from here only, nobody frames us, nothing is sniffed, and no address leaks."""
-    async with box.http() as client:
+    async with _logged_in(box) as client:
         for path in ("/", "/usage", "/docs", "/assets/app-1a2b.js"):
             headers = (await client.get(path)).headers
             policy = headers["Content-Security-Policy"]
             assert "default-src 'self'" in policy
             assert "frame-ancestors 'none'" in policy
+            assert "object-src 'none'" in policy
             assert "script-src" not in policy
             assert headers["X-Content-Type-Options"] == "nosniff"
             assert headers["Referrer-Policy"] == "no-referrer"
@@ -117,19 +130,23 @@ async def test_assets_are_kept_forever(box: Box) -> None:
 
 @pytest.mark.usefixtures("static")
 async def test_the_documentation_is_a_page(box: Box) -> None:
-    """Served from here, so that it can be read offline."""
-    async with box.http() as client:
+    """Served from here, so that it can be read offline, for people of the box; others are led to the log-in page."""
+    async with _logged_in(box) as client:
         answer = await client.get("/docs")
+        await client.post("/api/logout")
+        stranger = await client.get("/docs")
     assert (answer.status_code, answer.text) == (200, "<title>the docs</title>")
+    assert (stranger.status_code, stranger.headers["Location"]) == (303, "/login?next=%2Fdocs")
+    assert "the docs" not in stranger.text
 
 
 async def test_a_client_that_was_not_built(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever cloned and forgot to build is told what to do; the API works meanwhile."""
     monkeypatch.setattr(pages, "STATIC", tmp_path / "absent")
-    async with box.http() as client:
+    async with _logged_in(box) as client:
         for path in ("/", "/usage", "/docs"):
             answer = await client.get(path)
             assert answer.status_code == 503
             assert "make client" in answer.text
-        assert (await client.get("/api/session")).json() == {"principal": None}
+        assert (await client.get("/api/session")).json()["principal"]["name"] == "ann"
         assert (await client.get("/assets/x.js")).status_code == 404

@@ -6,7 +6,7 @@ import { DoorPage } from '../ui/DoorPage'
 import { ProblemNote } from '../ui/ProblemNote'
 import { SecretInput } from '../ui/SecretInput'
 import { useAction } from '../ui/useAction'
-import { nextPath } from './next'
+import { isOwnPage, nextPath } from './next'
 import { useSession } from './SessionProvider'
 
 export default function LoginPage() {
@@ -17,8 +17,13 @@ export default function LoginPage() {
   const [password, setPassword] = useState('')
   const [logIn, { pending, problem }] = useAction(async () => {
     const principal = await value(api.POST('/api/login', { body: { name, password } }))
+    const next = nextPath(search)
+    if (isOwnPage(next)) {
+      window.location.replace(next)
+      return
+    }
     session.enter(principal)
-    go(nextPath(search), { replace: true })
+    go(next, { replace: true })
   })
 
   const submit = (event: SubmitEvent<HTMLFormElement>) => {

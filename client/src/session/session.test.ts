@@ -1,11 +1,16 @@
 import { describe, expect, test } from 'vitest'
-import { loginPath, nextPath } from './next'
+import { isOwnPage, loginPath, nextPath } from './next'
 import { passwordProblem } from './passwords'
 
 describe('the way back after logging in', () => {
   test('leads to the page that was asked for', () => {
     expect(nextPath(new URL(loginPath('/keys'), 'http://box').search)).toBe('/keys')
     expect(loginPath('/')).toBe('/login')
+  })
+
+  test('knows the page that is no route of the client', () => {
+    expect(isOwnPage(nextPath('?next=%2Fdocs'))).toBe(true)
+    for (const path of ['/', '/keys', '/docstrings', '/docs/x']) expect(isOwnPage(path)).toBe(false)
   })
 
   test('never leads to another site or back to the log-in page', () => {

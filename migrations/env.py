@@ -8,10 +8,9 @@ import os
 
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
+from server.db.address import open_engine
 from server.db.models import Base
-from server.db.session import async_url
 
 # Any number; all migrators of this project agree on it.
 ADVISORY_LOCK = 7_010_010
@@ -37,7 +36,7 @@ def migrate(connection: Connection) -> None:
 
 async def connect_and_migrate() -> None:
     """For the `alembic` command."""
-    engine = create_async_engine(async_url(os.environ["DATABASE_URL"]))
+    engine = open_engine(os.environ["DATABASE_URL"], connect_args={})
     async with engine.begin() as connection:
         await connection.run_sync(migrate)
     await engine.dispose()

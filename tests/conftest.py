@@ -30,6 +30,7 @@ from server.embedded.postgres import Postgres
 from server.embedded.redis import Redis as EmbeddedRedis
 from server.engines.openai_compatible import OpenAICompatible
 from server.settings import Settings
+from server.sharing.redis import connect_redis
 from tests.boxes import Box, serve_box
 from tests.stand_ins import openai_engine, wanderer
 
@@ -118,7 +119,7 @@ async def redis_url(redis_server_url: str) -> str:
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A client of it."""
-    async with Redis.from_url(redis_url, decode_responses=True) as client:
+    async with connect_redis(redis_url) as client:
         yield client
 
 

@@ -1,5 +1,7 @@
 """Runs pg_dump and pg_restore of Postgres' wheel: where they connect to, what they say, and that they end.
 
+They speak no TLS; where that is asked for, they connect through us (relay.py).
+
 What they need to connect is in their environment, where no other user of the machine can read it (a command line can
 be). Of what they complain about only the first line is shown: others may quote rows, and rows hold people's words.
 """
@@ -7,12 +9,14 @@ be). Of what they complain about only the first line is shown: others may quote 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
-from sqlalchemy.engine import make_url
+from asyncpg import connect_utils
 
+from server.backup import relay
 from server.backup.tape import CHUNK_BYTES
-from server.db.session import async_url
+from server.db.address import Address, address
 from server.embedded import cluster
 from server.embedded.binaries import postgres_bin
 from server.errors import StartError
@@ -32,25 +36,23 @@ VARIABLES = {
     "password": "PGPASSWORD",
     "database": "PGDATABASE",
     "passfile": "PGPASSFILE",
-    "ssl": "PGSSLMODE",
-    "sslcert": "PGSSLCERT",
-    "sslkey": "PGSSLKEY",
-    "sslrootcert": "PGSSLROOTCERT",
-    "sslcrl": "PGSSLCRL",
     "krbsrvname": "PGKRBSRVNAME",
 }
+# What the administrator's variables say of TLS is read by address.py; it would only make libpq refuse.
+NO_TLS = {"PGSSLMODE": "disable", "PGSSLROOTCERT": "", "PGSSLNEGOTIATION": "postgres"}
+POSTGRES_PORT = 5432
 
 
-def environment(url: str) -> dict[str, str]:
-    """What tells libpq to connect as `url` does. Raises StartError for a URL with several hosts."""
-    parsed = make_url(async_url(url))
+def environment(where: Address) -> dict[str, str]:
+    """What tells libpq to connect as an address says, but for TLS. Raises StartError for one with several hosts."""
+    url = where.url
     named: dict[str, object] = {
-        "host": parsed.host,
-        "port": parsed.port,
-        "user": parsed.username,
-        "password": parsed.password,
-        "database": parsed.database,
-        **parsed.query,
+        "host": url.host,
+        "port": url.port,
+        "user": url.username,
+        "password": url.password,
+        "database": url.database,
+        **url.query,
     }
     found = {"PGCONNECT_TIMEOUT": str(CONNECT_S_MAX), "PGAPPNAME": "wirthforge backup", "PGTZ": "UTC"}
     for name, value in named.items():
@@ -58,7 +60,34 @@ def environment(url: str) -> dict[str, str]:
             raise StartError("The database's URL names several hosts: name the one that is to be used.")
         if value is not None and name in VARIABLES:
             found[VARIABLES[name]] = str(value)
-    return {**cluster.ENVIRONMENT, **found}
+    return {**cluster.ENVIRONMENT, **NO_TLS, **found}
+
+
+@asynccontextmanager
+async def _way_to(url: str) -> AsyncIterator[dict[str, str]]:
+    """Variables with which libpq reaches Postgres as all of us do, as long as the block lasts."""
+    where = address(url)
+    found = environment(where)
+    if where.trust is None:
+        yield found
+        return
+    host = found.get("PGHOST") or os.environ.get("PGHOST") or "localhost"
+    port = int(found.get("PGPORT") or os.environ.get("PGPORT") or POSTGRES_PORT)
+    if not (found.get("PGPASSWORD") or os.environ.get("PGPASSWORD")):
+        # libpq would look for the socket's name in it.
+        found |= await asyncio.to_thread(_kept_password, host, port, found)
+    async with relay.relay(where, host, port) as folder:
+        yield {**found, "PGHOST": str(folder), "PGPORT": str(relay.PORT)}
+
+
+def _kept_password(host: str, port: int, found: dict[str, str]) -> dict[str, str]:
+    """What ~/.pgpass holds, as asyncpg finds it."""
+    kept = found.get("PGPASSFILE") or os.environ.get("PGPASSFILE") or str(Path("~/.pgpass").expanduser())
+    user = found.get("PGUSER") or os.environ.get("PGUSER") or ""
+    password = connect_utils._read_password_from_pgpass(  # noqa: SLF001 (asyncpg has no other way to ask)
+        passfile=Path(kept), hosts=[host], ports=[port], database=found.get("PGDATABASE") or user, user=user
+    )
+    return {"PGPASSWORD": password} if password else {}
 
 
 class Program:
@@ -125,25 +154,27 @@ async def running(name: str, words: Sequence[str], url: str | None, *, feeds: bo
         feeds: whether it is given input.
     """
     pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(
-        str(postgres_bin(name)),
-        *words,
-        stdin=pipe if feeds else nothing,
-        stdout=pipe,
-        stderr=pipe,
-        # Ctrl-C is for us; we end it.
-        start_new_session=True,
-        env={**os.environ, **({} if url is None else environment(url))},
-    )
-    program = Program(name, process)
-    try:
-        yield program
-    finally:
-        await program.stop()
+    async with AsyncExitStack() as stack:
+        found = {} if url is None else await stack.enter_async_context(_way_to(url))
+        process = await asyncio.create_subprocess_exec(
+            str(postgres_bin(name)),
+            *words,
+            stdin=pipe if feeds else nothing,
+            stdout=pipe,
+            stderr=pipe,
+            # Ctrl-C is for us; we end it.
+            start_new_session=True,
+            env={**os.environ, **found},
+        )
+        program = Program(name, process)
+        try:
+            yield program
+        finally:
+            await program.stop()
 
 
 def dbname(url: str) -> str:
     """A connection string that names the database alone, for programs that must be told it."""
-    name = make_url(async_url(url)).database or ""
+    name = address(url).url.database or ""
     escaped = name.replace("\\", "\\\\").replace("'", "\\'")
     return f"dbname='{escaped}'"

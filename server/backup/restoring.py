@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from server.backup import database, programs
@@ -18,8 +18,9 @@ from server.backup.manifest import DUMP, Manifest, Part
 from server.backup.programs import running
 from server.backup.tape import Tape, opened
 from server.clock import Clock
+from server.db.address import open_engine
 from server.db.migrate import migrate, require_known
-from server.db.session import CONNECT_S_MAX, async_url
+from server.db.session import CONNECT_S_MAX
 from server.errors import StartError, Unavailable
 
 # What is made anew, or is there already: the schema `public` and what is said about it, the owner's policies, and the
@@ -166,8 +167,8 @@ async def _fill(url: str, tape: Tape, dump: Part, contents: Sequence[str], clock
 
 @asynccontextmanager
 async def _owner(url: str) -> AsyncIterator[AsyncConnection]:
-    engine = create_async_engine(
-        async_url(url),
+    engine = open_engine(
+        url,
         poolclass=NullPool,
         hide_parameters=True,
         connect_args={"timeout": CONNECT_S_MAX, "server_settings": {"timezone": "UTC"}},

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import click
 import uvloop
-from redis.asyncio import Redis
 
 from quotas.ledger import Ledger
 from server.accounts.access import FRESH_MS, Access
@@ -23,7 +22,9 @@ from server.embedded import lock
 from server.embedded.postgres import Postgres
 from server.embedded.redis import Redis as EmbeddedRedis
 from server.errors import StartError
+from server.privacy import version
 from server.settings import Settings, load
+from server.sharing.redis import connect_redis
 
 REDIS_S_MAX = 2
 
@@ -99,11 +100,8 @@ class Rooms:
 async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
     """People, keys and quotas, for one command. Tells on standard error if the server could not be told of a change."""
     clock = SystemClock()
-    redis = Redis.from_url(
-        settings.redis_url or EmbeddedRedis(settings.data_dir, clock).url,
-        decode_responses=True,
-        socket_connect_timeout=REDIS_S_MAX,
-        socket_timeout=REDIS_S_MAX,
+    redis = connect_redis(
+        settings.redis_url or EmbeddedRedis(settings.data_dir, clock).url, connections_max=2, answer_s_max=REDIS_S_MAX
     )
     async with open_database(settings) as database, redis:
         ledger = Ledger(redis)
@@ -111,7 +109,7 @@ async def open_rooms(settings: Settings) -> AsyncIterator[Rooms]:
         yield Rooms(
             Users(database, access, Passwords(), clock),
             ApiKeys(database, access, clock),
-            Quotas(database, access, clock),
+            Quotas(database, access, clock, version.bump),
             access,
             ledger,
         )

@@ -10,9 +10,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from server.db.session import CONNECT_S_MAX, async_url
+from server.db.address import open_engine
+from server.db.session import CONNECT_S_MAX
 from server.errors import StartError
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
@@ -36,14 +37,16 @@ async def migrate(url: str) -> tuple[str | None, str]:
         return before, newest
 
 
-async def require_newest(url: str) -> None:
-    """Check without changing anything. Raises StartError when the schema is not the newest."""
+async def require_newest(url: str) -> str:
+    """Check without changing anything; gives the revision. Raises StartError when the schema is not the newest."""
     config, newest = _migrations()
     async with _connect(url) as connection:
         found = await connection.run_sync(_revision)
     if found != newest:
         _refuse_unknown(config, found)
-        raise StartError(f"The database is at revision {found}, and {newest} is needed: run `wirthforge migrate`.")
+        held = "has no schema" if found is None else f"is at revision {found}"
+        raise StartError(f"The database {held}, and revision {newest} is needed: run `wirthforge migrate`.")
+    return newest
 
 
 def require_known(revision: str) -> None:
@@ -66,7 +69,7 @@ def _migrations() -> tuple[Config, str]:
 
 @asynccontextmanager
 async def _connect(url: str) -> AsyncIterator[AsyncConnection]:
-    engine = create_async_engine(async_url(url), connect_args={"timeout": CONNECT_S_MAX})
+    engine = open_engine(url, connect_args={"timeout": CONNECT_S_MAX})
     try:
         async with engine.begin() as connection:
             yield connection
@@ -76,10 +79,14 @@ async def _connect(url: str) -> AsyncIterator[AsyncConnection]:
         await engine.dispose()
 
 
+class SchemaIsNewer(StartError):
+    """The database was migrated by a newer version: waiting does not help."""
+
+
 def _refuse_unknown(config: Config, revision: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if revision is not None and revision not in known:
-        raise StartError(
+        raise SchemaIsNewer(
             f"The database is at revision {revision}, which this version does not know: "
             "it was migrated by a newer version. Install that, or restore a backup."
         )

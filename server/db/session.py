@@ -18,9 +18,12 @@ from uuid import UUID
 from sqlalchemy import Row, Select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.pool import QueuePool
 
+from server.db.address import open_engine, with_driver
 from server.errors import Unavailable
+from server.tls import Untrusted, is_logging
 
 Columns = TypeVarTuple("Columns")
 
@@ -89,6 +92,12 @@ class Database:
         async with self.transaction() as session:
             await session.execute(text("SELECT 1"))
 
+    @property
+    def connections_used(self) -> int:
+        """How many are at work now, in both pools."""
+        pools = (engine.pool for engine in (self._engine, self._readers))
+        return sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool))
+
     async def close(self) -> None:
         """Close all connections."""
         await self._readers.dispose()
@@ -96,8 +105,8 @@ class Database:
 
 
 def _connections(url: str, count_max: int, **settings: str) -> AsyncEngine:
-    return create_async_engine(
-        async_url(url),
+    return open_engine(
+        url,
         pool_size=count_max,
         max_overflow=0,
         pool_timeout=CONNECT_S_MAX,
@@ -115,6 +124,11 @@ def _told() -> Iterator[None]:
     """Turn the many ways in which Postgres can be away into one."""
     try:
         yield
+    except Untrusted as error:
+        if not is_logging():
+            # Whoever typed a command. In a server's log it is already, and its callers need not know.
+            raise Unavailable(f"Postgres cannot be used: {error}. Is DATABASE_URL right?") from error
+        raise _away() from error
     except (OSError, PoolTimeoutError, InterfaceError) as error:
         raise _away() from error
     except DBAPIError as error:
@@ -138,12 +152,9 @@ def _state(error: DBAPIError) -> str | None:
 
 
 def async_url(url: str) -> str:
-    """The URL with our driver, whatever scheme the administrator wrote."""
-    for scheme in ("postgresql://", "postgres://"):
-        if url.startswith(scheme):
-            url = "postgresql+asyncpg://" + url.removeprefix(scheme)
+    """The URL for those who open it themselves; words about TLS stay in it (see `open_engine`)."""
     # asyncpg's word for what libpq, and so everybody's URL, calls sslmode.
-    return url.replace("sslmode=", "ssl=")
+    return with_driver(url).replace("sslmode=", "ssl=")
 
 
 def _away() -> Unavailable:

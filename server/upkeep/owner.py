@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 
-from server.db.session import CONNECT_S_MAX, async_url
+from server.db.address import open_engine
+from server.db.session import CONNECT_S_MAX
 from server.errors import Unavailable
+from server.tls import Untrusted
 
 # Any number; all replicas of this project agree on it.
 ADVISORY_LOCK = 7_010_012
@@ -42,8 +44,8 @@ class Owner:
             Unavailable: Postgres is away, has no schema yet, or this login does not own it.
         """
         settings = {"timezone": "UTC", "application_name": "wirthforge upkeep"}
-        engine = create_async_engine(
-            async_url(self._url),
+        engine = open_engine(
+            self._url,
             poolclass=NullPool,
             hide_parameters=True,  # errors are logged; what people wrote is not
             connect_args={"timeout": CONNECT_S_MAX, "server_settings": settings},
@@ -70,6 +72,10 @@ class Owner:
 async def _connected(engine: AsyncEngine) -> AsyncConnection:
     try:
         return await engine.connect()
+    except Untrusted as error:
+        raise Unavailable(
+            f"Postgres cannot be used: {error}. Is the database's URL right?", code="database_unavailable"
+        ) from error
     except (OSError, DBAPIError) as error:
         raise Unavailable("Upkeep cannot reach its database (Postgres).", code="database_unavailable") from error
 

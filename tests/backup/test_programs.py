@@ -2,7 +2,8 @@
 
 import pytest
 
-from server.backup.programs import dbname, environment, running
+from server.backup.programs import NO_TLS, dbname, environment, running
+from server.db.address import address
 from server.errors import StartError
 
 
@@ -21,24 +22,22 @@ from server.errors import StartError
                 "PGUSER": "ann",
                 "PGPASSWORD": "p@ss:",
                 "PGDATABASE": "box",
-                "PGSSLMODE": "verify-full",
-                "PGSSLROOTCERT": "/ca.pem",
             },
         ),
         ("postgres:///box?prepared_statement_cache_size=0", {"PGDATABASE": "box"}),
     ],
 )
 def test_a_url_becomes_variables(url: str, expected: dict[str, str]) -> None:
-    """All of what asyncpg takes from a URL, and nothing that it did not say."""
-    found = environment(url)
+    """All of what asyncpg takes from a URL, and nothing that it did not say; TLS is not libpq's (tests/tls)."""
+    found = environment(address(url))
     ours = {"LC_ALL": "C", "PGCONNECT_TIMEOUT": "5", "PGAPPNAME": "wirthforge backup", "PGTZ": "UTC"}
-    assert found == {**ours, **expected}
+    assert found == {**ours, **NO_TLS, **expected}
 
 
 def test_several_hosts_are_one_too_many() -> None:
     """A snapshot is of one server; the program could connect to another."""
     with pytest.raises(StartError, match="names several hosts"):
-        environment("postgresql://ann@/box?host=a:1&host=b:2")
+        environment(address("postgresql://ann@/box?host=a:1&host=b:2"))
 
 
 @pytest.mark.parametrize(

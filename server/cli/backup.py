@@ -11,7 +11,7 @@ import click
 from server.backup import making, restoring
 from server.backup.making import Source
 from server.cli.options import owner_url, run, settings_from, settings_options
-from server.cli.serve import on_signals
+from server.cli.signals import on_signals
 from server.clock import SystemClock
 from server.embedded import cluster, lock
 from server.embedded.postgres import Postgres

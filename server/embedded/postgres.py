@@ -68,6 +68,8 @@ class Postgres:
         self._data_dir = data_dir.resolve()
         self._clock = clock
         self._folder = self._data_dir / f"postgres-{cluster.MAJOR}"
+        # A folder that goes away while the server runs is no new box: an empty one would be taken for it.
+        self._was_there = False
         self._child = Child(
             self.name,
             data_dir=self._data_dir,
@@ -102,8 +104,14 @@ class Postgres:
         sockets = private_dir(socket_dir(self._data_dir))
         if cluster.is_made(self._folder):
             await cluster.end_orphan(self._folder, self._clock)
+        elif self._was_there:
+            raise StartError(
+                f"The Postgres folder {self._folder} is gone, with all rows. Put it back (is a disk not mounted?), or "
+                "stop the server and restore a backup."
+            )
         else:
             await cluster.make(self._folder, self._child)
+        self._was_there = True
         for attempt in range(1, ATTEMPTS_MAX + 1):
             await self._child.launch(self._command(sockets), self._environment())
             try:

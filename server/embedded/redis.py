@@ -19,6 +19,8 @@ from server.errors import StartError
 START_MS_MAX = 30_000
 GRACE_MS_MAX = 10_000
 ORPHAN_MS_MAX = 10_000
+# What Redis says of a file that it cannot read beyond its last command.
+DAMAGED = "Bad file format reading the append only file"
 
 CONFIGURATION = {
     "port": "0",
@@ -70,7 +72,15 @@ class Redis:
         for setting, value in CONFIGURATION.items():
             command += [f"--{setting}", value]
         await self._child.launch(command)
-        await self._child.until(self._ready, start_ms_max=START_MS_MAX)
+        try:
+            await self._child.until(self._ready, start_ms_max=START_MS_MAX)
+        except StartError:
+            if not any(DAMAGED in line for line in self._child.last_lines()):
+                raise
+            raise StartError(
+                f"Redis' file in {folder} is damaged. Move the folder away and start again: queue and budgets then "
+                "begin anew, and nothing else is in it."
+            ) from None
 
     async def exited(self) -> int:
         """Wait until Redis has ended; its exit status."""

@@ -89,3 +89,41 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- join "," $found -}}
 {{- end -}}
+
+{{- /* The variables that hold the keys of engines, and the setting `engine_keys` made of them: name=$(VARIABLE), which
+     Kubernetes fills in, so that no manifest has a key. */ -}}
+{{- define "wirthforge.engineKeysEnv" -}}
+{{- $found := list -}}
+{{- if .Values.engines }}
+- name: ENGINE_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "wirthforge.authSecret" . }}
+      key: engine-key
+{{- range .Values.engines }}{{ $found = append $found (printf "%s=$(ENGINE_KEY)" .name) }}{{ end }}
+{{- end }}
+{{- range $place, $engine := .Values.externalEngines }}
+{{- if $engine.existingSecret }}
+- name: ENGINE_KEY_{{ $place }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $engine.existingSecret }}
+      key: {{ default "api-key" $engine.key }}
+{{- $found = append $found (printf "%s=$(ENGINE_KEY_%d)" $engine.name $place) }}
+{{- end }}
+{{- end }}
+{{- with $found }}
+- name: WIRTHFORGE_ENGINE_KEYS
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- end -}}
+
+{{- /* Where an engine that the chart runs looks for the key that it asks for. vLLM asks for it below /v1, TGI where text
+     is made, llama-server everywhere but at /health, so probes need none. */ -}}
+{{- define "wirthforge.engineKeyEnv" -}}
+- name: {{ get (dict "vllm" "VLLM_API_KEY" "tgi" "API_KEY" "llama-server" "LLAMA_API_KEY") .kind }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "wirthforge.authSecret" .root }}
+      key: engine-key
+{{- end -}}

@@ -18,7 +18,8 @@ from server.cli.catalogue import HUB
 from server.cli.models import ModelFile, chosen_files, fetch_missing
 from server.cli.options import open_rooms, run, settings_from, settings_options
 from server.cli.placing import Spot
-from server.cli.serve import WebServer, address, listen, on_signals
+from server.cli.serve import WebServer, address, listen
+from server.cli.signals import on_signals
 from server.clock import Clock, SystemClock
 from server.db.migrate import migrate
 from server.embedded import key_file, lock
@@ -32,6 +33,7 @@ from server.engines.embedded import Embedded
 from server.engines.protocol import Engine
 from server.privacy.sealed import new_key, seal_from
 from server.settings import Settings
+from server.sharing.redis import require_trusted
 from server.telemetry import configure_logging
 
 FIRST_ADMIN = "admin"
@@ -93,6 +95,7 @@ class Up:
         self._is_stopping = True
 
     async def _run(self) -> None:
+        configured = engines_from(self._settings)
         async with AsyncExitStack() as stack:
             # The folder before the port: whoever starts a second server wants to know where the first one is.
             data = stack.enter_context(lock.hold(self._settings.data_dir))
@@ -111,10 +114,11 @@ class Up:
             for _, spot, llama in models:
                 if spot.why:
                     self._tell_part(_shown(llama.name), spot.why)
-            engines = [self._engine(*model, supervisor) for model in models] or engines_from(settings)
+            engines = [self._engine(*model, supervisor) for model in models] or configured
             before, after = await migrate(settings.database_owner_url or settings.database_url)
             if before != after:
                 self._tell_part("schema", f"at revision {after}")
+            await require_trusted(settings.redis_url)
             setup_link = await self._first_admin(settings, where)
             data.tell(where)
             self._server = WebServer(

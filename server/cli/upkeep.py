@@ -25,7 +25,10 @@ MIB = 1024 * 1024
 
 @click.group()
 def upkeep() -> None:
-    """Look after what is kept: partitions, sums, archive. The server does it by itself, once a day."""
+    """Look after what is kept: partitions, sums, archive. The server does it by itself, once a day.
+
+    Unless WIRTHFORGE_UPKEEPS is false: then something else has to call `upkeep run` every day.
+    """
 
 
 @upkeep.command("run")
@@ -94,6 +97,8 @@ def status(config: Path | None, **flags: Any) -> None:  # noqa: ANN401
         f" {files.restored} conversations were opened again lately"
     )
     click.echo("")
+    if not settings.upkeeps:
+        click.echo("The server runs no job by itself (upkeeps is false): `wirthforge upkeep run` does, daily.")
     for job in jobs_of(settings, CLOUD_JOBS):
         click.echo(f"{job.name:<11}  {_ran(ran.get(job.name))}")
     missing = [f"{table.name}_{month}" for table in found for month in table.missing]

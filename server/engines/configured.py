@@ -1,6 +1,9 @@
 """What the settings say of engines, in the words of those who use it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from msgspec.structs import replace
 
 from quotas.cost import Cost, read_costs
 from quotas.window import Window, window_of
@@ -8,6 +11,7 @@ from server.engines.isolation import Pins
 from server.engines.kinds import Defaults, EngineSpec, load_kinds, read_spec
 from server.engines.numbers import NumberDefaults, numbers_of
 from server.engines.protocol import Engine
+from server.engines.registry import API_KEY_CHARACTERS_MAX
 from server.errors import InvalidRequest, StartError
 from server.settings import Settings
 
@@ -23,7 +27,7 @@ def defaults_from(settings: Settings, pins: Pins | None = None) -> Defaults:
 
 
 def engines_from(settings: Settings) -> list[Engine]:
-    """An adapter for every engine in the settings. Raises StartError."""
+    """An adapter for every engine in the settings, with its key. Raises StartError, which never quotes a key."""
     kinds, defaults = load_kinds(), defaults_from(settings)
     try:
         specs = [read_spec(text) for text in settings.engines]
@@ -33,7 +37,32 @@ def engines_from(settings: Settings) -> list[Engine]:
         raise StartError(f"There is no kind of engine that is called {unknown[0]}: {', '.join(sorted(kinds))}.")
     if len({spec.name for spec in specs}) < len(specs):
         raise StartError("The setting engines names two engines alike.")
-    return [kinds[spec.kind](spec, defaults) for spec in specs]
+    return [kinds[spec.kind](spec, defaults) for spec in _with_keys(specs, settings.engine_keys)]
+
+
+def _with_keys(specs: Sequence[EngineSpec], written: Sequence[str]) -> Sequence[EngineSpec]:
+    """With the keys of `engine_keys`. What is wrong is told by its place in the list, since all of it may be a key."""
+    keys = dict[str, str]()
+    for place, text in enumerate(written, start=1):
+        # A name that is made of a URL may hold a = itself.
+        name = max((spec.name for spec in specs if text.startswith(f"{spec.name}=")), key=len, default=None)
+        if name is None:
+            names = ", ".join(spec.name for spec in specs) or "there are none"
+            raise StartError(
+                f"Entry {place} of the setting engine_keys is not written as name=key with the name of an engine "
+                f"of the setting engines: {names}."
+            )
+        key = text.removeprefix(f"{name}=")
+        if not key or len(key) > API_KEY_CHARACTERS_MAX or not (key.isascii() and key.isprintable()):
+            raise StartError(
+                f"The key of {name} in the setting engine_keys is empty, or has characters that no header can carry."
+            )
+        if name in keys:
+            raise StartError(f"The setting engine_keys has two keys for {name}.")
+        keys[name] = key
+    if both := [spec.name for spec in specs if spec.name in keys and "@" in urlsplit(spec.url).netloc]:
+        raise StartError(f"The engine {both[0]} has a key in engine_keys and a password in its URL: one is enough.")
+    return [replace(spec, api_key=keys.get(spec.name, "")) for spec in specs]
 
 
 def window_from(settings: Settings, engine: Engine, spec: EngineSpec | None = None, knee: int | None = None) -> Window:

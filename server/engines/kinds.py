@@ -66,6 +66,10 @@ class EngineSpec(Struct, frozen=True, kw_only=True):
     devices: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=64)] = ()
     is_draining: bool = False
 
+    def __repr__(self) -> str:
+        """Without the key, since it may come into a log."""
+        return f"EngineSpec(name={self.name!r}, kind={self.kind!r}, has_api_key={bool(self.api_key)})"
+
 
 class Defaults(Struct, frozen=True, kw_only=True):
     """What holds where neither admin nor engine says anything."""
@@ -183,7 +187,9 @@ def read_spec(text: str) -> EngineSpec:
     """
     found = SPEC.fullmatch(text)
     if found is None:
-        raise InvalidRequest(f"An engine is written as [name=][kind+]http://host:port/v1, not as {text[:100]!r}.")
+        # What stands before an @ may be a password, and this goes to terminals and logs.
+        found_instead = repr(text[:100]) if "@" not in text else "the one that has an @"
+        raise InvalidRequest(f"An engine is written as [name=][kind+]http://host:port/v1, not as {found_instead}.")
     url = found["url"]
     check_url(url)
     return EngineSpec(name=found["name"] or name_of(url), kind=found["kind"] or "openai", url=url)

@@ -22,6 +22,8 @@ PROBE_EVERY_MS = 10_000
 # An engine that is away is looked at more often: people wait for it.
 PROBE_AWAY_EVERY_MS = 1_000
 PRESSURE_EVERY_MS = 5_000
+# Somebody has to add one first.
+RETRY_WITHOUT_ENGINES_S = 30
 
 log = structlog.get_logger(__name__)
 
@@ -136,7 +138,7 @@ class Pool:
 
         Raises:
             NotFound: no engine serves it.
-            Unavailable: it takes no more requests; or none has answered yet, so nobody knows.
+            Unavailable: it takes no more requests; or none has answered yet, so nobody knows; or there is none at all.
         """
         serving = [
             (member, served)
@@ -157,6 +159,12 @@ class Pool:
         if serving:
             raise Unavailable(
                 "The engine of this model is being emptied for maintenance.", code="engine_draining", retry_after_s=60
+            )
+        if not self._members:
+            raise Unavailable(
+                "This server has no engine. An admin adds one on the page Engines, or in the setting engines.",
+                code="no_engine",
+                retry_after_s=RETRY_WITHOUT_ENGINES_S,
             )
         if any(member.models is None for member in self._members.values()):
             raise Unavailable(

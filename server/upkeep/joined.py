@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+import structlog
+
 from quotas.ledger import Ledger
 from server.clock import Clock
 from server.db.session import Database
@@ -21,6 +23,8 @@ from server.upkeep.restoring import Archive
 from server.upkeep.shelf import Shelf
 from server.upkeep.summing import sum_usage
 from server.upkeep.taking import AccountExport
+
+log = structlog.get_logger(__name__)
 
 
 def shelf_of(settings: Settings) -> Shelf:
@@ -54,8 +58,18 @@ def jobs_of(settings: Settings, more: Sequence[Job] = ()) -> Sequence[Job]:
     )
 
 
-def upkeep_of(settings: Settings, clock: Clock, more: Sequence[Job] = ()) -> Upkeep:
+class Elsewhere:
+    """Upkeep that somebody else calls: a job of the cluster, or cron."""
+
+    async def run(self) -> None:
+        """Say so, and end."""
+        log.info("no upkeep here", reason="the setting upkeeps is false; `wirthforge upkeep run` does it")
+
+
+def upkeep_of(settings: Settings, clock: Clock, more: Sequence[Job] = ()) -> Upkeep | Elsewhere:
     """What looks after the tables as long as a server runs."""
+    if not settings.upkeeps:
+        return Elsewhere()
     return Upkeep(Owner(settings.database_owner_url or settings.database_url), jobs_of(settings, more), clock)
 
 

@@ -31,7 +31,7 @@ async def empty_database_url(postgres_url: str) -> AsyncIterator[str]:
 
 def test_serve_says_what_it_needs(house: House) -> None:
     """Everything that is missing, in one sentence; and what needs nothing."""
-    assert house.refusal("serve") == "`serve` needs DATABASE_URL, REDIS_URL, --engine. (`up` brings its own parts.)"
+    assert house.refusal("serve") == "`serve` needs DATABASE_URL, REDIS_URL. (`up` brings its own parts.)"
     assert house.refusal("serve", "--engine", NOWHERE, "--redis-url", "redis://x").startswith(
         "`serve` needs DATABASE_URL. "
     )
@@ -48,7 +48,7 @@ async def test_serving_a_new_database(
     """Refused until it is migrated, which may be done twice; then a request gets from end to end."""
     urls = {"DATABASE_URL": empty_database_url, "REDIS_URL": redis_url, "WIRTHFORGE_ENGINES": engine_url}
     refusal = await asyncio.to_thread(house.refusal, "serve", "--port", "0", settings=urls)
-    assert refusal == f"The database is at revision None, and {NEWEST} is needed: run `wirthforge migrate`."
+    assert refusal == f"The database has no schema, and revision {NEWEST} is needed: run `wirthforge migrate`."
     assert house.ask("migrate", settings=urls) == f"The database is at revision {NEWEST}."
     assert house.ask("migrate", settings=urls) == f"The database is at revision {NEWEST} already."
     house.ask("user", "add", "ann", "--password-stdin", stdin="correct horse battery\n", settings=urls)
@@ -60,6 +60,49 @@ async def test_serving_a_new_database(
     assert answer.json()["choices"][0]["message"]["content"] == " word0 word1 word2"
     assert len(order.seen) == 1
     assert await asyncio.to_thread(server.stop, signal.SIGTERM) == 0
+
+
+async def test_serving_without_an_engine_until_an_admin_adds_one(
+    house: House, start: Callable[..., Server], database_url: str, redis_url: str, engine_url: str
+) -> None:
+    """The pages are there, /readyz says what is missing, a request how it comes; then it is added, and answers."""
+    urls = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "WIRTHFORGE_UPKEEPS": "false"}
+    server = await asyncio.to_thread(start, "serve", "--port", "0", **urls)
+    assert f"The settings name no engine: those that an admin adds at {server.url}/engines serve." in server.lines
+    house.ask(
+        "user", "add", "ann", "--role", "admin", "--password-stdin", stdin="correct horse battery\n", settings=urls
+    )
+    key = house.ask("key", "create", "--user", "ann", settings=urls)
+    body = {"model": openai_engine.MODEL, "messages": [{"role": "user", "content": "x"}]}
+    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as client:
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["parts"]["engine"]) == (503, False)
+        assert (await client.get("/v1/models")).json()["data"] == []
+        refused = await client.post("/v1/chat/completions", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_engine")
+        assert "An admin adds one on the page Engines" in refused.json()["error"]["message"]
+        added = await client.post("/api/admin/engines", json={"name": "late", "kind": "openai", "url": engine_url})
+        assert added.status_code == 201, added.text
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+        assert (await client.get("/readyz")).status_code == 200
+    told = house.ask("upkeep", "status", settings=urls)
+    assert "The server runs no job by itself (upkeeps is false): `wirthforge upkeep run` does, daily." in told
+    assert "archive      never ran" in told
+    assert await asyncio.to_thread(server.stop, signal.SIGTERM) == 0
+    said = [line for line in server.lines if "no upkeep here" in line]
+    assert len(said) == 1
+    assert "upkeeps is false" in said[0]
+
+
+def test_a_wrong_key_of_an_engine_ends_the_start_without_showing_it(house: House) -> None:
+    """Both ways of starting refuse before they start anything, and nothing that they print has the key."""
+    urls = {"DATABASE_URL": "postgresql://x@127.0.0.1:1/x", "REDIS_URL": "redis://127.0.0.1:1"}
+    keys = {"WIRTHFORGE_ENGINES": f"a={NOWHERE}", "WIRTHFORGE_ENGINE_KEYS": "a=fine,b=sk-nobody-may-read-this"}
+    for command in ("serve", "up"):
+        done = house.run(command, settings=urls | keys)
+        assert done.returncode == 1
+        assert "Entry 2 of the setting engine_keys is not written as name=key" in done.stderr
+        assert "nobody-may-read-this" not in done.stdout + done.stderr
 
 
 async def test_an_invitation_where_the_server_is_elsewhere(house: House, database_url: str) -> None:

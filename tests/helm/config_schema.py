@@ -15,8 +15,8 @@ SCHEMA = CHART / "values.schema.json"
 # These have places of their own in the values, come from secrets, or are for `up` only.
 ELSEWHERE = frozenset(
     {
-        "host", "port", "public_url", "trusted_proxies", "data_dir", "shutdown_grace_ms", "engines",
-        "database_url", "database_owner_url", "redis_url", "encryption_key",
+        "host", "port", "public_url", "trusted_proxies", "data_dir", "upkeeps", "engines", "engine_keys",
+        "database_url", "database_owner_url", "redis_url", "encryption_key", "shutdown_delay_ms", "shutdown_grace_ms",
         "models", "model_cache_bytes_max", "model_slots", "model_context_tokens",
     }
 )  # fmt: skip

@@ -3,6 +3,7 @@
 Skipped where etcd and kube-apiserver are not there: `tools/install-control-plane` compiles them in ten minutes.
 """
 
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -85,7 +86,7 @@ def test_the_life_of_a_release(cluster: Cluster) -> None:
         said = helm("install", str(CHART), values=BACKED_UP)
         assert "wirthforge user add admin --role admin" in said
         first = kept(cluster, "home")
-        assert len(first["passwords"]) == 5
+        assert len(first["passwords"]) == 6
         assert first["volumes"] == {
             "box-wirthforge-data",
             "box-wirthforge-backups",
@@ -96,7 +97,10 @@ def test_the_life_of_a_release(cluster: Cluster) -> None:
         assert set(sets) == {"box-wirthforge-postgresql", "box-wirthforge-redis"}
 
         helm("upgrade", str(CHART), values=NEWER)
-        assert told.ended == ["box-wirthforge-migrate-install", "box-wirthforge-migrate"]
+        assert [re.sub("-[0-9a-f]{8}$", "-of-the-installation", name) for name in told.ended] == [
+            "box-wirthforge-migrate-of-the-installation",
+            "box-wirthforge-migrate",
+        ]
         assert cluster.all("/apis/batch/v1/namespaces/home/jobs") == {}
         assert image_of(cluster, "home") == "wirthforge:9.9.9"
         assert kept(cluster, "home") == first
@@ -167,3 +171,31 @@ def test_a_pod_that_is_root_is_not_admitted(cluster: Cluster) -> None:
     answer = cluster.api.post("/api/v1/namespaces/strict/pods?dryRun=All", json=pod)
     assert answer.status_code == 403
     assert "violates PodSecurity" in answer.text
+
+
+def test_the_key_of_engines_is_there_before_they_ask_for_it(cluster: Cluster) -> None:
+    """A release from before this key gets one and keeps its passwords; a secret of one's own must have one."""
+    cluster.namespace("keys")
+    secrets = "/api/v1/namespaces/keys/secrets"
+    with Told(cluster, "keys"):
+
+        def helm(command: str, values: Values) -> "subprocess.CompletedProcess[str]":
+            return cluster.helm(command, "box", str(CHART), "-n", "keys", values=values)
+
+        assert helm("install", {}).returncode == 0
+        made = cluster.all(secrets)["box-wirthforge-auth"]
+        older = {name: value for name, value in made["data"].items() if name != "engine-key"}
+        cluster.api.put(f"{secrets}/box-wirthforge-auth", json={**made, "data": older}).raise_for_status()
+        assert helm("upgrade", {}).returncode == 0
+        newer = cluster.all(secrets)["box-wirthforge-auth"]["data"]
+        assert newer == older | {"engine-key": newer["engine-key"]}
+        assert helm("upgrade", NEWER).returncode == 0
+        assert cluster.all(secrets)["box-wirthforge-auth"]["data"] == newer
+
+        own = {"metadata": {"name": "mine"}, "data": older}
+        cluster.api.post(secrets, json=own).raise_for_status()
+        refused = helm("upgrade", {"auth": {"existingSecret": "mine"}})
+        assert "The secret mine has no engine-key, which `engines` ask for: add one" in refused.stderr
+        assert helm("upgrade", {"auth": {"existingSecret": "mine"}, "engines": []}).returncode == 0
+        cluster.api.put(f"{secrets}/mine", json={**own, "data": newer}).raise_for_status()
+        assert helm("upgrade", {"auth": {"existingSecret": "mine"}}).returncode == 0

@@ -128,7 +128,7 @@ def test_the_installed_server_is_complete(prefix: Path) -> None:
     assert described.returncode == 0, described.stderr
     assert json.loads(described.stdout)["paths"].keys() >= {"/v1/chat/completions", "/health", "/readyz"}
     told = run(prefix, "wirthforge", "serve").stderr
-    assert "`serve` needs DATABASE_URL, REDIS_URL, --engine." in told
+    assert "`serve` needs DATABASE_URL, REDIS_URL." in told
     places = (
         "from server.db.migrate import MIGRATIONS, _migrations; from server.web import pages; print(_migrations()[1])"
     )

@@ -19,7 +19,7 @@ QUERIES = [rule["expr"] for rule in RULES] + [
     target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]
 ]
 # Prometheus and Kubernetes add these when they fetch.
-ADDED = {"namespace", "le"}
+ADDED = {"namespace", "le", "job", "instance"}
 
 
 def labels_by_name() -> dict[str, set[str]]:

@@ -150,11 +150,11 @@ async def test_servers_wait_for_the_migration_which_may_run_twice(place: Place, 
         *words(waits),
         env=place.environment(waits, manifests),
         cwd=place.folder,
-        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
-    assert waiting.stdout is not None
-    first = await asyncio.wait_for(waiting.stdout.readline(), ENDS_S_MAX)
-    assert first
+    assert waiting.stderr is not None
+    first = await asyncio.wait_for(waiting.stderr.readline(), ENDS_S_MAX)
+    assert b"run `wirthforge migrate`" in first
     migrates = container_of(manifests, "migrate")
     said = [await asyncio.to_thread(run, migrates, place, manifests) for _ in range(2)]
     assert said[0].startswith("The database is at revision")
@@ -244,7 +244,7 @@ async def test_the_server_starts_and_passes_helm_test(
     await asyncio.to_thread(run, container_of(manifests, "migrate"), place, manifests)
     found = place.environment(container_of(manifests, "server", "server"), manifests)
     # The cluster's names lead nowhere here.
-    ours = {"WIRTHFORGE_PORT": "0", "WIRTHFORGE_HOST": "127.0.0.1", "WIRTHFORGE_ENGINES": engine_url}
+    ours = {"WIRTHFORGE_PORT": "0", "WIRTHFORGE_HOST": "127.0.0.1", "WIRTHFORGE_ENGINES": f"main={engine_url}"}
     server = await asyncio.to_thread(House(tmp_path).start, "serve", **(found | ours | {"REDIS_URL": redis_url}))
     try:
         async with httpx.AsyncClient(base_url=server.url) as client:
@@ -252,13 +252,35 @@ async def test_the_server_starts_and_passes_helm_test(
                 if (await client.get("/readyz")).status_code == 200:
                     break
         said = await asyncio.to_thread(says, container_of(manifests, "test"), server.url)
-        assert said == ["/health 200", "/readyz 200", "/ 200"]
+        assert said == (0, ["/health 200", "/readyz?engine=no 200", "/readyz 200", "/ 200"], "")
     finally:
         assert await asyncio.to_thread(server.stop, signal.SIGTERM) == 0
 
 
-def says(container: Manifest, url: str) -> list[str]:
-    """What the pod of `helm test` prints."""
+async def test_a_server_whose_engine_is_away_shows_its_pages(
+    place: Place, manifests: list[Manifest], redis_url: str, tmp_path: Path
+) -> None:
+    """Its own probe finds it ready, so that people reach it; `helm test` says that requests could not be served."""
+    await asyncio.to_thread(run, container_of(manifests, "migrate"), place, manifests)
+    container = container_of(manifests, "server", "server")
+    found = place.environment(container, manifests) | {"REDIS_URL": redis_url}
+    # Nobody listens on port 1; and nobody looks away from this server first.
+    away = {"WIRTHFORGE_ENGINES": "main=http://127.0.0.1:1/v1", "WIRTHFORGE_SHUTDOWN_DELAY_MS": "0"}
+    ours = {"WIRTHFORGE_PORT": "0", "WIRTHFORGE_HOST": "127.0.0.1"}
+    server = await asyncio.to_thread(House(tmp_path).start, "serve", **(found | away | ours))
+    try:
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            probe = await client.get(container["readinessProbe"]["httpGet"]["path"])
+            assert (probe.status_code, (await client.get("/")).status_code) == (200, 200)
+        status, lines, fault = await asyncio.to_thread(says, container_of(manifests, "test"), server.url)
+        assert (status, lines) == (1, ["/health 200", "/readyz?engine=no 200", "/readyz 503"])
+        assert "not ready" in fault
+    finally:
+        assert await asyncio.to_thread(server.stop, signal.SIGTERM) == 0
+
+
+def says(container: Manifest, url: str) -> tuple[int, list[str], str]:
+    """How the pod of `helm test` ends, what it prints, and its last words."""
     done = subprocess.run(  # noqa: S603 (our own script)
         words(container),
         env={"URL": url, "PATH": os.environ["PATH"]},
@@ -267,5 +289,4 @@ def says(container: Manifest, url: str) -> list[str]:
         check=False,
         timeout=30,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return done.returncode, done.stdout.splitlines(), done.stderr

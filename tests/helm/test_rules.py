@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helm.charts import Manifest, Values, containers, example, of_kind, pods, render
+from tests.helm.charts import Manifest, Values, containers, of_kind, pods, render
 
 GPU = {"count": 1, "resource": "nvidia.com/gpu"}
 
@@ -29,29 +29,35 @@ engines = st.lists(
 ).map(lambda found: [{**engine, "model": "owner/model"} for engine in found])
 
 
+authorities = st.sampled_from([{}, {"existingSecret": "authority"}, {"existingConfigMap": "trusted", "key": "bundle"}])
+
+
 @st.composite
 def values(draw: st.DrawFn) -> Values:
     """What people may choose, in any combination that the chart takes."""
     replicas = draw(st.integers(0, 3))
     ray = draw(st.booleans())
     chosen = draw(engines)
-    outside = [{"name": "outside", "kind": "openai", "url": "http://192.168.1.2:8000/v1"}]
+    outside: dict[str, Any] = {"name": "outside", "kind": "openai", "url": "http://192.168.1.2:8000/v1"}
+    if draw(st.booleans()):
+        outside["existingSecret"] = "outside-key"
     found: dict[str, Any] = {
         "replicaCount": replicas,
         "engines": chosen,
-        "externalEngines": outside if draw(st.booleans()) or not (chosen or ray) else [],
+        "externalEngines": [outside] if draw(st.booleans()) else [],
         "ray": {"enabled": ray, "model": "owner/model"},
         "persistence": {"enabled": draw(st.booleans()), "accessModes": ["ReadWriteMany"]},
         "cloud": {"enabled": draw(st.booleans())},
         "backup": {"enabled": draw(st.booleans())},
         "upkeep": {"enabled": draw(st.booleans())},
-        "networkPolicy": {"modelDownload": draw(st.booleans())},
+        "networkPolicy": {"modelDownload": draw(st.booleans()), "addedEngines": draw(st.booleans())},
+        "config": {"traces_url": "http://collector.tracing:4318"} if draw(st.booleans()) else {},
         "serviceAccount": {"create": draw(st.booleans())},
         "ingress": {"enabled": draw(st.booleans()), "className": "nginx", "hosts": [{"host": "ai.example.org"}]},
         "postgresql": {"enabled": draw(st.booleans())},
-        "externalDatabase": {"existingSecret": "database"},
+        "externalDatabase": {"existingSecret": "database", "ca": draw(authorities)},
         "redis": {"enabled": draw(st.booleans())},
-        "externalRedis": {"existingSecret": "redis"},
+        "externalRedis": {"existingSecret": "redis", "ca": draw(authorities)},
     }
     if draw(st.booleans()):
         found["auth"] = {"existingSecret": "passwords"}
@@ -130,7 +136,7 @@ def test_secrets_stay_in_secrets(chosen: Values, how: tuple[str, ...]) -> None:
     for value in secrets:
         assert value not in others
         assert base64.b64decode(value).decode() not in others
-    assert "auth" in chosen or len(secrets) == 5
+    assert "auth" in chosen or len(secrets) == 6
 
 
 @property_test
@@ -190,16 +196,18 @@ def test_names_are_those_of_something(chosen: Values, how: tuple[str, ...]) -> N
     """Claims, config maps, secrets and accounts that pods name are made here, or were named in the values."""
     manifests = render(chosen, *how)
     made = {(each["kind"], each["metadata"]["name"]) for each in manifests}
-    given_names = set(re.findall(r'"existingSecret": "([^"]+)"', json.dumps(chosen)))
+    given_names = set(re.findall(r'"existing(?:Secret|ConfigMap)": "([^"]+)"', json.dumps(chosen)))
     assert len(made) == len(manifests)
     for where, pod in pods(manifests):
         said = json.dumps(pod)
         for name in re.findall(r'"secretKeyRef": \{[^}]*"name": "([^"]+)"', said):
             assert name in given_names or ("Secret", name) in made, where
+        for name in re.findall(r'"secretName": "([^"]+)"', said):
+            assert name in given_names, where
         for name in re.findall(r'"claimName": "([^"]+)"', said):
             assert ("PersistentVolumeClaim", name) in made, where
         for name in re.findall(r'"configMap(?:Ref)?": \{[^}]*"name": "([^"]+)"', said):
-            assert ("ConfigMap", name) in made, where
+            assert name in given_names or ("ConfigMap", name) in made, where
         account = pod["spec"].get("serviceAccountName", "default")
         assert account == "default" or ("ServiceAccount", account) in made, where
 
@@ -258,8 +266,8 @@ def ingress_peers(policy: Manifest) -> Iterator[Manifest]:
 @property_test
 @given(values())
 def test_a_pod_lives_longer_than_its_streams(chosen: Values) -> None:
-    """Kubernetes waits for the wait before the stop and for all the time that answers get."""
-    manifests = render({**chosen, "drain": {"preStopSeconds": 7, "graceSeconds": 900}})
+    """Kubernetes waits while balancers look away, and for all the time that answers get."""
+    manifests = render({**chosen, "drain": {"delaySeconds": 7, "graceSeconds": 900}})
     (server,) = (
         each
         for each in of_kind(manifests, "Deployment")
@@ -267,7 +275,9 @@ def test_a_pod_lives_longer_than_its_streams(chosen: Values) -> None:
     )
     spec = server["spec"]["template"]["spec"]
     (config,) = (each for each in of_kind(manifests, "ConfigMap") if "WIRTHFORGE_PORT" in each["data"])
-    assert spec["containers"][0]["lifecycle"]["preStop"] == {"sleep": {"seconds": 7}}
+    # Nothing before the signal: the server itself says that it goes, and listens meanwhile.
+    assert "lifecycle" not in spec["containers"][0]
+    assert config["data"]["WIRTHFORGE_SHUTDOWN_DELAY_MS"] == "7000"
     assert config["data"]["WIRTHFORGE_SHUTDOWN_GRACE_MS"] == "900000"
     assert spec["terminationGracePeriodSeconds"] >= 7 + 900 + 10
 
@@ -291,88 +301,3 @@ def test_an_upgrade_changes_no_selector_and_no_volume(chosen: Values) -> None:
         if each["kind"] in {"PersistentVolumeClaim", "Secret"}:
             assert key in kept
             assert each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
-
-
-def test_the_migration_comes_first() -> None:
-    """A hook wherever there is a database before; a job beside the others where Postgres comes with the chart."""
-
-    def migration(chosen: Values, *how: str) -> Manifest:
-        (job,) = of_kind(render(chosen, *how), "Job")
-        found: Manifest = job["metadata"]
-        return found
-
-    assert migration({}) == migration({}) | {"name": "box-wirthforge-migrate-install"}
-    assert "annotations" not in migration({})
-    outside = {"postgresql": {"enabled": False}, "externalDatabase": {"existingSecret": "database"}}
-    for job in (migration({}, "--is-upgrade"), migration(outside), migration(outside, "--is-upgrade")):
-        assert job["name"] == "box-wirthforge-migrate"
-        assert job["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
-
-
-def test_hooks_of_an_installation_need_nothing_of_it() -> None:
-    """What a hook before the installation names must be there before: nothing that the chart makes, unless optional."""
-    manifests = render(example("external-postgres"))
-    hooks = {
-        each["metadata"]["name"]
-        for each in manifests
-        if "pre-install" in each["metadata"].get("annotations", {}).get("helm.sh/hook", "")
-    }
-    assert hooks == {"box-wirthforge-migrate"}
-    (job,) = of_kind(manifests, "Job")
-    pod = job["spec"]["template"]
-    assert "serviceAccountName" not in pod["spec"]
-    assert all("persistentVolumeClaim" not in volume for volume in pod["spec"]["volumes"])
-    for container in containers(pod):
-        assert all(source["configMapRef"]["optional"] for source in container["envFrom"])
-        named = [each["valueFrom"]["secretKeyRef"]["name"] for each in container["env"] if "valueFrom" in each]
-        assert named == ["wirthforge-database"]
-
-
-def test_a_backup_comes_before_an_upgrade() -> None:
-    """In the hook, before the migration; not where nothing is there yet."""
-
-    def starts(*how: str) -> list[str]:
-        (job,) = of_kind(render({"backup": {"enabled": True}}, *how), "Job")
-        return [container["name"] for container in containers(job["spec"]["template"])]
-
-    assert starts() == ["migrate"]
-    assert starts("--is-upgrade") == ["backup", "migrate"]
-
-
-def test_streams_pass_the_edge() -> None:
-    """A proxy neither waits for ends nor cuts after a minute; a route has no bound. Own annotations count more."""
-    (ingress,) = of_kind(render(example("three-replicas")), "Ingress")
-    annotations = ingress["metadata"]["annotations"]
-    assert annotations["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
-    assert int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]) >= 3600
-    assert annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == str(32 * 1024 * 1024)
-    assert annotations["cert-manager.io/cluster-issuer"] == "letsencrypt"
-    own = {**example("three-replicas"), "ingress": {**example("three-replicas")["ingress"]}}
-    own["ingress"]["annotations"] = {"nginx.ingress.kubernetes.io/proxy-read-timeout": "60"}
-    (ingress,) = of_kind(render(own), "Ingress")
-    assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "60"
-    (route,) = of_kind(render(example("external-engines")), "HTTPRoute")
-    assert route["spec"]["rules"][0]["timeouts"] == {"request": "0s", "backendRequest": "0s"}
-
-
-def test_a_budget_only_where_it_helps() -> None:
-    """With one server it would keep a node from being drained."""
-    assert of_kind(render(), "PodDisruptionBudget") == []
-    (budget,) = of_kind(render(example("three-replicas")), "PodDisruptionBudget")
-    assert budget["spec"]["maxUnavailable"] == 1
-
-
-def test_engines_get_their_gpu() -> None:
-    """As many as asked for, with the class that lets containers see them; shards follow from the number."""
-    engine = {"name": "big", "kind": "vllm", "model": "owner/model", "gpu": {"count": 2}, "runtimeClassName": "nvidia"}
-    (pod,) = (
-        pod
-        for _, pod in pods(render({"engines": [engine]}))
-        if pod["metadata"]["labels"].get("wirthforge.io/part") == "engine"
-    )
-    (container,) = containers(pod)
-    assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
-    assert pod["spec"]["runtimeClassName"] == "nvidia"
-    assert "--tensor-parallel-size=2" in container["args"]
-    # An hour, of which the download is part.
-    assert container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"] == 3600

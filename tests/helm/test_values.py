@@ -35,7 +35,21 @@ WRONG: list[tuple[Values, str]] = [
     ({"backup": {"schedule": "daily"}}, "at '/backup/schedule'"),
     ({"backup": {"keep": 0}}, "at '/backup/keep': minimum: got 0, want 1"),
     ({"externalEngines": [{"name": "x", "kind": "vllm", "url": "http://u:p@host/v1"}]}, "at '/externalEngines/0/url'"),
-    ({"engines": []}, "There is no engine: name one in `engines` or `externalEngines`"),
+    ({"drain": {"preStopSeconds": 5}}, "additional properties 'preStopSeconds' not allowed"),
+    ({"drain": {"delaySeconds": 601}}, "at '/drain/delaySeconds': maximum: got 601, want 600"),
+    ({"readinessProbe": {"path": "/ready"}}, "value must be one of '/readyz?engine=no', '/readyz', '/health'"),
+    ({"config": {"engine_keys": ["a=b"]}}, "additional properties 'engine_keys' not allowed"),
+    ({"config": {"upkeeps": True}}, "additional properties 'upkeeps' not allowed"),
+    ({"config": {"traces_percent": 101}}, "at '/config/traces_percent': maximum: got 101, want 100"),
+    ({"externalDatabase": {"ca": {"secret": "x"}}}, "additional properties 'secret' not allowed"),
+    (
+        {"externalRedis": {"ca": {"existingSecret": "a", "existingConfigMap": "b"}}},
+        "The CA of `externalRedis.ca` comes from a secret or from a config map, not from both.",
+    ),
+    (
+        {"externalEngines": [{"name": "x", "kind": "openai", "url": "http://h/v1", "apiKey": "sk-x"}]},
+        "additional properties 'apiKey' not allowed",
+    ),
     ({"engines": [ENGINE, ENGINE]}, "Two engines have one name: main, main."),
     ({"postgresql": {"enabled": False}}, "There is no Postgres: set `externalDatabase.existingSecret`"),
     ({"redis": {"enabled": False}}, "There is no Redis: set `externalRedis.existingSecret`"),
@@ -120,7 +134,8 @@ def test_the_server_takes_the_settings_that_it_is_given(name: str) -> None:
     assert (settings.host, settings.port, settings.log_format) == ("0.0.0.0", 8000, "json")  # noqa: S104 (read)
     assert settings.costs == ("a=1:2", "b=3:4")
     assert settings.models_memory_bytes == 80_000_000_000
-    assert settings.shutdown_grace_ms == 300_000
+    assert (settings.shutdown_delay_ms, settings.shutdown_grace_ms) == (5_000, 300_000)
+    assert settings.upkeeps is False
     services = {each["metadata"]["name"] for each in of_kind(manifests, "Service")}
     engines = engines_from(settings)
     assert len(engines) == len(settings.engines) > 0
@@ -157,8 +172,14 @@ def test_passwords_are_of_letters_and_digits() -> None:
     deployment = one(manifests, "Deployment", "box-wirthforge")
     found = environment(deployment["spec"]["template"]["spec"]["containers"][0], manifests)
     assert re.fullmatch(
-        r"postgresql://wirthforge_login:[A-Za-z0-9]{32}@box-wirthforge-postgresql:5432/wirthforge",
+        r"postgresql://wirthforge_login:[A-Za-z0-9]{32}@box-wirthforge-postgresql:5432/wirthforge\?sslmode=disable",
         found["DATABASE_URL"],
     )
     assert re.fullmatch(r"redis://:[A-Za-z0-9]{32}@box-wirthforge-redis:6379/0", found["REDIS_URL"])
     assert seal_from(found["WIRTHFORGE_ENCRYPTION_KEY"]) is not None
+    assert re.fullmatch(r"main=[A-Za-z0-9]{32}", found["WIRTHFORGE_ENGINE_KEYS"])
+    config = one(manifests, "ConfigMap", "box-wirthforge")["data"]
+    keyed = load({}, {name: found[name] for name in (*config, "WIRTHFORGE_ENGINE_KEYS")})
+    (engine,) = engines_from(keyed)
+    (asks,) = one(manifests, "Deployment", "box-wirthforge-engine-main")["spec"]["template"]["spec"]["containers"]
+    assert vars(engine)["_headers"] == {"Authorization": f"Bearer {environment(asks, manifests)['LLAMA_API_KEY']}"}

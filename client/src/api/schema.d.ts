@@ -1526,7 +1526,9 @@ export interface paths {
         };
         /**
          * Ready
-         * @description Whether requests can be served: Postgres, Redis and at least one engine answer. 503 if not.
+         * @description Whether Postgres, Redis and at least one engine answer. 503 if not, or if the server is about to end.
+         *
+         *     With `engine=no` engines do not count, so that pages stay reachable. Admins are told which part is away.
          */
         get: operations["ReadyzReady"];
         put?: never;
@@ -1781,6 +1783,7 @@ export interface components {
             provider: string;
             /** Format: uuid */
             request_id: string;
+            reserved_micros: number | null;
             sentence: string;
             token: string;
         };
@@ -5719,7 +5722,9 @@ export interface operations {
     };
     ReadyzReady: {
         parameters: {
-            query?: never;
+            query?: {
+                engine?: "yes" | "no";
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -5734,6 +5739,21 @@ export interface operations {
                 content: {
                     "application/json": {
                         [key: string]: unknown;
+                    };
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
                     };
                 };
             };

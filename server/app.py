@@ -8,13 +8,12 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from litestar import Litestar, Request
 from litestar.di import NamedDependency, Provide
 from litestar.middleware import DefineMiddleware
-from litestar.types import ASGIApp
 from redis.asyncio import Redis
 
 from quotas.cost import Cost
@@ -26,6 +25,7 @@ from server.accounts.keys import ApiKeys
 from server.accounts.logins import Logins
 from server.accounts.passwords import Passwords
 from server.accounts.quotas import Quotas
+from server.accounts.refusals import Refusals
 from server.accounts.secrets import new_token
 from server.accounts.throttle import LoginThrottle
 from server.accounts.users import Users
@@ -34,6 +34,7 @@ from server.api.documentation import documentation
 from server.api.faults import answer_fault
 from server.api.origin import OriginCheck
 from server.api.scope import RequestScopes
+from server.api.traces import traced
 from server.api.wire import parse
 from server.chat.pipeline import Pipeline
 from server.chat.salts import LedgerPins, Salts
@@ -61,6 +62,7 @@ from server.hardware.monitor import Monitor
 from server.hardware.providers import load as hardware_of
 from server.hardware.room import estimated
 from server.messages import Principal
+from server.privacy import version
 from server.settings import Settings
 from server.sharing.gate import Gate
 from server.sharing.outlook import Outlook
@@ -83,10 +85,12 @@ from server.web.usage_admin import UsageAdmin
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
+STOP_AGAIN_S = 1
+
 log = structlog.get_logger(__name__)
 
 
-def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | None = None) -> ASGIApp:
+def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | None = None) -> RequestScopes:
     """The whole server as one ASGI application.
 
     Args:
@@ -131,11 +135,11 @@ def create_app(settings: Settings, engines: Sequence[Engine], clock: Clock | Non
         middleware=[DefineMiddleware(OriginCheck, public_url=settings.public_url)],
         exception_handlers={Exception: answer_fault},
         lifespan=[running],
-        openapi_config=documentation(),
+        openapi_config=documentation(cast("Authentication", parts["authentication"])),
         request_max_body_size=settings.request_bytes_max,
         logging_config=None,
     )
-    return RequestScopes(litestar, clock)
+    return RequestScopes(traced(litestar, settings, clock), clock, public_url=settings.public_url)
 
 
 def _joined(settings: Settings, engines: Sequence[Engine], clock: Clock) -> tuple[dict[str, object], Lifespan]:
@@ -246,13 +250,15 @@ def _people(
     """Who may ask what: the parts that others need, and all by name."""
     passwords, access = Passwords(), Access(ledger, clock)
     logins = Logins(database, access, passwords, LoginThrottle(redis), clock, days=settings.login_days)
-    keys, quotas = ApiKeys(database, access, clock), Quotas(database, access, clock)
-    authentication = Authentication(keys, logins, access)
+    keys, quotas = ApiKeys(database, access, clock), Quotas(database, access, clock, version.bump)
+    refusals = Refusals(redis, clock, per_minute_max=settings.address_refusals_per_minute_max)
+    authentication = Authentication(keys, logins, access, refusals)
     parts = {
         "authentication": authentication,
         "keys": keys,
         "logins": logins,
         "quotas": quotas,
+        "refusals": refusals,
         "users": Users(database, access, passwords, clock),
     }
     return access, quotas, authentication, parts
@@ -376,5 +382,7 @@ def _die_with(task: asyncio.Task[None]) -> None:
 
 
 async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
+    """Cancel it until it has ended: Python 3.11's `wait_for`, which redis-py sends with, may lose a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=STOP_AGAIN_S)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 from aiohttp import web
 
@@ -104,6 +105,14 @@ async def _idle(llama: Llama) -> None:
             await clock.sleep_ms(POLL_MS)
 
 
+async def _killed(llama: Llama) -> None:
+    """It dies at once; asked to end it might come to the end of its answer first."""
+    assert llama._child.pid is not None
+    for program in psutil.Process(llama._child.pid).children(recursive=True):
+        program.kill()
+    await llama.exited()
+
+
 @asynccontextmanager
 async def _llama_running(folder: Path) -> AsyncIterator[Stand]:
     """llama.cpp with the demonstration model, deep enough to take seconds for an answer."""
@@ -121,7 +130,7 @@ async def _llama_running(folder: Path) -> AsyncIterator[Stand]:
             hold=_nothing,
             stopped=lambda: _idle(llama),
             doom=_nothing,
-            die=llama.stop,
+            die=lambda: _killed(llama),
         )
     finally:
         await engine.close()

@@ -85,8 +85,6 @@ from server.web.usage_admin import UsageAdmin
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
-STOP_AGAIN_S = 1
-
 log = structlog.get_logger(__name__)
 
 
@@ -382,7 +380,5 @@ def _die_with(task: asyncio.Task[None]) -> None:
 
 
 async def _stop(task: asyncio.Task[None]) -> None:
-    """Cancel it until it has ended: Python 3.11's `wait_for`, which redis-py sends with, may lose a cancellation."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=STOP_AGAIN_S)
+    task.cancel()
+    await asyncio.wait([task])

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -35,7 +35,30 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-class TrustedConnection(SSLConnection):
+class _Heeding:
+    """Heeds a cancellation while it sends: Python 3.11's `wait_for`, which redis-py sends with, may lose it."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401, FBT001, FBT002 (redis-py's own)
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        connection = cast("Any", super())
+        await connection.send_packed_command(command, check_health)
+        if task.cancelling() > before:
+            # Its answer would be taken for that of the next command.
+            await connection.disconnect(nowait=True)
+            raise asyncio.CancelledError
+
+
+class PlainConnection(_Heeding, Connection):
+    """One over TCP, in plain."""
+
+
+class LocalConnection(_Heeding, UnixDomainSocketConnection):
+    """One on this machine."""
+
+
+class TrustedConnection(_Heeding, SSLConnection):
     """One over TLS, to nobody but whom we trust.
 
     Args:
@@ -149,7 +172,7 @@ def _options(url: str) -> dict[str, Any]:
     if parts.scheme != "rediss":
         if words:
             raise StartError(f"The URL of Redis says {min(words)}, and no TLS is spoken: write rediss:// for that.")
-        return found
+        return found | {"connection_class": LocalConnection if parts.scheme == "unix" else PlainConnection}
     trust = _trust(words)
     require(trust, "Redis")
     return found | {"connection_class": TrustedConnection, "trust": trust, "doubts": Doubts("Redis is not trusted")}

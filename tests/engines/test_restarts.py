@@ -124,7 +124,8 @@ async def test_after_answers_that_broke_nobody_finds_anothers_prompt(make_box: M
         other, own = await probe(left)
         assert other <= TEMPLATE_MAX
         assert own > CACHED_MIN
-        body["messages"] = [{"role": "user", "content": died}]
+        # It may say at any token that it has ended.
+        body |= {"messages": [{"role": "user", "content": died}], "ignore_eos": True}
         async with client.stream("POST", PATH, json=body) as answer:
             chunks = answer.aiter_bytes()
             await anext(chunks)

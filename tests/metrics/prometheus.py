@@ -117,7 +117,7 @@ class Prometheus:
         """Wait until nothing is even pending. Fails the test where something fires."""
         deadline_ms = self._clock.monotonic_ms() + within_ms
         while pending := await self.alerts():
-            assert not self.fired
+            assert not self.fired, self.fired
             assert self._clock.monotonic_ms() < deadline_ms, f"{list(pending)} are pending after {within_ms} ms"
             await self._clock.sleep_ms(POLL_MS)
 

@@ -45,7 +45,8 @@ async def two(make_box: MakeBox, settings: Settings) -> AsyncIterator[Two]:
     """Both serve the same model, one request at a time."""
     a, b = Order(), Order()
     async with openai_engine.serve(a) as url_a, openai_engine.serve(b) as url_b:
-        box = await make_box(replace(settings, engines=(f"a={url_a}", f"b={url_b}"), engine_slots=1))
+        engines = (f"a={url_a}", f"b={url_b}")
+        box = await make_box(replace(settings, engines=engines, engine_slots=1, engine_silence_ms_max=60_000))
         yield Two(box, await box.person("ann"), a, b)
 
 

@@ -285,7 +285,7 @@ async def test_llama_cpp_stops_when_its_client_leaves(make_box: MakeBox, slow_ll
         while await decoding():
             await box.clock.sleep_ms(20)
         # Milliseconds by itself; the whole answer would take half a minute.
-        assert box.clock.monotonic_ms() - left_ms < 5_000
+        assert box.clock.monotonic_ms() - left_ms < 15_000
     (row,) = await box.usage(1)
     assert row.outcome == "cancelled"
     assert 0 < row.output_tokens < 3_000

@@ -26,7 +26,7 @@ async def test_who_waits_sees_it(
     page: Page, make_box: MakeBox, settings: Settings, engine_url: str, order: Order
 ) -> None:
     """The chat tells the place in the queue, the sharing page the share, live; then the answer comes."""
-    box = await make_box(replace(settings, engines=(engine_url,), engine_slots=1))
+    box = await make_box(replace(settings, engines=(engine_url,), engine_slots=1, engine_silence_ms_max=60_000))
     await box.person("ann", password=PASSWORD)
     await log_in(page, box, "ann")
     order.hold.clear()
